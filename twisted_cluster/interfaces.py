@@ -1,0 +1,180 @@
+"""
+Every zope interface of the library, and the plain values that they pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Optional
+
+import attrs
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+Data = Any
+"""
+What a message may hold: None, bool, int, float, str, bytes, datetimes, UUIDs,
+lists, tuples (they arrive as lists), sets (likewise), dicts and
+C{msgspec.Struct}s (they arrive as dicts) of these.
+"""
+
+Responder = Callable[..., Any]
+"""
+What answers requests: called with the request's data, and in the watcher with
+the L{IWorkerHandle} that asks as a second argument.  It returns the reply, or
+a Deferred or a coroutine of it; what it raises becomes the asker's
+L{RequestFailed<twisted_cluster.errors.RequestFailed>}.
+"""
+
+
+@attrs.frozen
+class Message:
+    """
+    A message that a worker received.
+
+    @ivar data: what was sent.
+    @ivar sender: the id of the worker that sent it, or L{None} when it came
+        from the watcher.
+    """
+
+    data: Data
+    sender: Optional[int] = None
+
+
+@attrs.frozen
+class WorkerMessage:
+    """
+    A message that the watcher received.
+
+    @ivar data: what was sent.
+    @ivar worker: the L{IWorkerHandle} of the worker that sent it.
+    """
+
+    data: Data
+    worker: Any
+
+
+class IMessageSender(Interface):
+    """
+    One end of a connection that carries messages, as its user sees it.
+
+    Messages arrive whole and in the order of the calls.  Nothing is ever sent
+    twice.
+    """
+
+    def send(data: Data) -> Deferred[None]:
+        """
+        Send one message.  The data is encoded before this returns, so that it
+        may be changed afterwards.
+
+        @return: a Deferred that fires when the other side's queue has taken
+            the message over.  It fails with L{MessageNotSerializable},
+            L{MessageTooLarge}, L{ChannelFull} (too much is waiting: await the
+            earlier ones first), L{ChannelClosed}.
+        """
+
+    def sendMany(items: Iterable[Data]) -> Deferred[None]:
+        """
+        Send several messages, as if by one L{send} each, at a lower price.
+
+        @return: a Deferred that fires when all have been taken over; it fails
+            as that of L{send} does.  When one item cannot be sent, none is.
+        """
+
+    def request(data: Data, timeout: float = 30.0) -> Deferred[Data]:
+        """
+        Ask the other side's responder.
+
+        @param timeout: seconds to wait for the reply.
+        @return: a Deferred of the reply.  It fails with L{RequestTimeout},
+            L{RequestFailed}, or as that of L{send} does.
+        """
+
+
+class IChannel(IMessageSender):
+    """
+    A worker's connection to its watcher: what C{cluster.channel()} returns.
+    """
+
+    def send(data: Data, to: Optional[int] = None) -> Deferred[None]:
+        """
+        Send one message to the watcher, or to another worker.
+
+        @param to: the id of a worker, or L{None} for the watcher.
+        @return: as L{IMessageSender.send}; for another worker, it fires when
+            the watcher has taken the message over, and L{UnknownWorker} is
+            logged there if that worker is gone.
+        """
+
+    def responder(callable: Optional[Responder]) -> None:
+        """
+        Set what answers the watcher's requests, or unset it.
+        """
+
+    def __aiter__() -> AsyncIterator[Message]:
+        """
+        Iterate over the messages that arrive, as L{Message}.  One consumer
+        may do so at a time; another gets L{AlreadyConsumed}.  The iteration
+        ends when the channel closes.
+        """
+
+
+class IWorkerHandle(IMessageSender):
+    """
+    A worker, as the watcher and its user see it.
+    """
+
+    id = Attribute("The worker's id: 1, 2, 3 …, never reused. C{int}.")
+    slot = Attribute("The place it takes, 0 … N-1. C{int}.")
+    generation = Attribute("Which generation of the code it runs, from 1. C{int}.")
+    pid = Attribute("Its process id, or None before it was spawned. C{int} or None.")
+    state = Attribute("C{starting}, C{ready}, C{stopping} or C{dead}. C{str}.")
+
+
+class ILogSink(Interface):
+    """
+    Takes encoded log events on their way to the watcher.
+    """
+
+    def put(level: int, data: bytes) -> None:
+        """
+        Take one event over.  May be called from any thread.
+
+        @param level: 10 (debug), 20 (info), 30 (warn), 40 (error) or 50
+            (critical).  From 40 on the event is written at once.
+        @param data: the event, as L{twisted_cluster.ipc.logs.encodeEvent}
+            makes it.
+        """
+
+
+class IStartup(Interface):
+    """
+    What the parts of a worker tell of its start, and ask of it.
+    """
+
+    ready = Attribute("Whether the worker is ready. C{bool}.")
+
+    def portOpened() -> None:
+        """
+        The program opened a listening port, of whatever kind.
+        """
+
+    def serviceStarted() -> None:
+        """
+        A target that is a service has started, and the listens that it began
+        have ended well.  Never called for scripts and modules.
+        """
+
+    def failed(stage: str, reason: str, traceback: str) -> None:
+        """
+        The target failed, see L{twisted_cluster.ipc.commands.Failed}.  The
+        first call counts.
+        """
+
+    def whenReady(callable: Callable[[], object]) -> None:
+        """
+        Have something called when the worker becomes ready; at once if it is.
+        """
+
+

@@ -1,0 +1,196 @@
+"""
+Every command that crosses a channel, and which way.
+
+Two channels connect the watcher with each worker.  The I{control} channel
+carries everything but descriptors, both ways, once the worker's reactor runs;
+before that and after it, the worker only writes to it.  On the
+I{server-socket} channel the worker asks, one question at a time and waiting
+for the answer, and the watcher answers.
+
+AMP ends a value at 65,535 bytes.  What may be longer travels as a I{batch} in
+pieces: consecutive commands of one kind whose C{data} is to be joined, all but
+the last with C{more} true.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.protocols import amp
+
+PIECE: Final = 60_000
+"""
+The most bytes of a batch that one command carries: below AMP's 65,535, with
+room for the other values of the box in a 64 KiB read.
+"""
+
+
+class Hello(amp.Command):
+    """
+    Worker to watcher, first of all, written before the target is touched: the
+    bootstrap runs.
+    """
+
+    arguments = [
+        (b"pid", amp.Integer()),
+        (b"version", amp.Unicode()),
+    ]
+    requiresAnswer = False
+
+
+class Ready(amp.Command):
+    """
+    Worker to watcher, once: now I serve.
+    """
+
+    arguments: list[tuple[bytes, amp.Argument]] = []
+    requiresAnswer = False
+
+
+class Failed(amp.Command):
+    """
+    Worker to watcher, once, instead of L{Ready}: the target could not be
+    loaded or started, and the process ends now.
+
+    C{stage} is C{load} (missing, does not import), C{usage} (the target's own
+    options), C{help} (the target printed its help and wants nothing more) or
+    C{start} (loaded, then failed).  C{reason} is one line; C{traceback} is the
+    application's own, cut to its last L{PIECE} bytes.
+    """
+
+    arguments = [
+        (b"stage", amp.Unicode()),
+        (b"reason", amp.Unicode()),
+        (b"traceback", amp.Unicode()),
+    ]
+    requiresAnswer = False
+
+
+class Ping(amp.Command):
+    """
+    Watcher to worker: does your reactor turn?  The answer comes from the
+    reactor, never from a thread.
+    """
+
+    arguments: list[tuple[bytes, amp.Argument]] = []
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class Messages(amp.Command):
+    """
+    Both ways: a piece of a batch of messages.
+
+    The batch is a MessagePack array.  Its items depend on C{kind}:
+
+      - C{m}: messages; an item is the data itself.
+      - C{q}: requests; an item is C{[id, data]}.
+      - C{r}: replies; an item is C{[id, true, data]}, or C{[id, false, text]}
+        where the responder failed.
+      - C{f}: messages for another worker, to the watcher; an item is
+        C{[to, data]}.
+      - C{w}: messages from another worker, to a worker; an item is
+        C{[sender, data]}.
+      - C{u}: from the watcher: a forward of this worker reached nobody; an
+        item is C{[to, count]}.
+
+    The answer to the last piece comes when all of the batch has been taken
+    over by the receiver's queue, which is what the sender waits for.
+    """
+
+    arguments = [
+        (b"kind", amp.String()),
+        (b"data", amp.String()),
+        (b"more", amp.Boolean()),
+    ]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class LogEvents(amp.Command):
+    """
+    Worker to watcher: a piece of a batch of log events, see
+    L{twisted_cluster.ipc.logs}.  C{dropped} counts the events that were
+    discarded since the last batch because the queue was full.
+    """
+
+    arguments = [
+        (b"data", amp.String()),
+        (b"more", amp.Boolean()),
+        (b"dropped", amp.Integer()),
+    ]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class Stopping(amp.Command):
+    """
+    Worker to watcher: I end by myself (C{cluster.shutdown()}, a signal, the
+    program stopped its reactor).
+    """
+
+    arguments: list[tuple[bytes, amp.Argument]] = []
+    requiresAnswer = False
+
+
+class Terminate(amp.Command):
+    """
+    Watcher to worker: leave, gracefully.
+    """
+
+    arguments: list[tuple[bytes, amp.Argument]] = []
+    requiresAnswer = False
+
+
+class RequestSocket(amp.Command):
+    """
+    Worker to watcher, on the server-socket channel: give me the listening
+    socket of this address.
+
+    C{kind} is C{tcp}, C{udp} or C{unix}.  C{host} is a numeric address (for
+    C{unix}: empty), C{path} the absolute path in the file system's encoding (a
+    leading zero byte: the abstract namespace).  C{socket} is an unbound socket
+    that carries the family and the options which the program wants; the
+    watcher binds it when the address is not open yet, and discards it when it
+    is.  C{index} says that this is the n-th request for port 0 on this host.
+    C{explicit} says that the program named the address as the cluster's;
+    C{starting}, that the worker was not ready yet, or that this is its first
+    listen.  C{mode} and C{lock} are Twisted's C{mode} and C{wantPID} of
+    C{listenUNIX}.
+
+    C{verdict} of the answer is C{shared} (C{socket} is the bound, listening
+    socket), C{own} (the address is none of the cluster's: open it yourself)
+    or C{refused} (C{errno} and C{message} are what C{bind} said).
+    """
+
+    arguments = [
+        (b"kind", amp.String()),
+        (b"host", amp.Unicode()),
+        (b"port", amp.Integer()),
+        (b"path", amp.String()),
+        (b"index", amp.Integer()),
+        (b"backlog", amp.Integer()),
+        (b"mode", amp.Integer()),
+        (b"lock", amp.Boolean()),
+        (b"explicit", amp.Boolean()),
+        (b"starting", amp.Boolean()),
+        (b"socket", amp.Descriptor()),
+    ]
+    response = [
+        (b"verdict", amp.String()),
+        (b"socket", amp.Descriptor(optional=True)),
+        (b"errno", amp.Integer()),
+        (b"message", amp.Unicode()),
+    ]
+
+
+class ReleaseSocket(amp.Command):
+    """
+    Worker to watcher, on the server-socket channel: I no longer use the socket
+    bound to this address (the actual port, never 0).
+    """
+
+    arguments = [
+        (b"kind", amp.String()),
+        (b"host", amp.Unicode()),
+        (b"port", amp.Integer()),
+        (b"path", amp.String()),
+    ]
+    requiresAnswer = False

@@ -1,0 +1,3 @@
+"""
+Sockets between processes; nothing here knows of clusters.
+"""

@@ -1,0 +1,375 @@
+"""
+Bytes and descriptors over a connected UNIX stream socket.
+
+The rules, which hold on both sides of a connection:
+
+  1. A descriptor is duplicated when it is queued, so its owner may close it at
+     once; the duplicate is closed when it was written or when the connection
+     ends.
+  2. A descriptor travels with the first byte of the next C{write()}, never
+     ahead of bytes that were written before.
+  3. Received descriptors are close-on-exec.  When the kernel had to drop some
+     (C{MSG_CTRUNC}: this process is at its limit of open files), the
+     connection ends, since from then on every descriptor would be matched to
+     the wrong bytes.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+from collections import deque
+from typing import Optional, Protocol as Shape, Union
+
+from twisted.internet import interfaces, main
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_cluster.errors import ProtocolError
+
+_READ = 256 * 1024
+_WRITE = 256 * 1024
+_MOST_DESCRIPTORS = 253
+"""What one C{sendmsg} may carry on Linux: SCM_MAX_FD, see unix(7)."""
+_ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+
+
+class Receiver(Shape):
+    """
+    What a transport needs of a protocol: L{interfaces.IProtocol} and
+    L{interfaces.IFileDescriptorReceiver}.
+    """
+
+    def makeConnection(self, transport: interfaces.ITransport) -> None: ...
+
+    def dataReceived(self, data: bytes) -> None: ...
+
+    def connectionLost(self, reason: Failure) -> None: ...
+
+    def fileDescriptorReceived(self, descriptor: int) -> None: ...
+
+
+def receive(skt: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """
+    Receive bytes and descriptors.
+
+    @return: the bytes, empty at the end of the stream, and the descriptors,
+        close-on-exec, which are the caller's.
+    @raise BlockingIOError: when there is nothing to read on a non-blocking
+        socket.
+    @raise ProtocolError: when the kernel dropped descriptors; those that did
+        arrive have been closed.
+    """
+    data, ancillary, flags, _ = skt.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i")
+            numbers.frombytes(value[: len(value) - len(value) % numbers.itemsize])
+            descriptors.extend(numbers)
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise ProtocolError(
+            "descriptors were lost on their way: this process has too many open "
+            "files (see RLIMIT_NOFILE)"
+        )
+    return data, descriptors
+
+
+@implementer(
+    interfaces.IUNIXTransport, interfaces.IReadDescriptor, interfaces.IWriteDescriptor
+)
+class UNIXTransport:
+    """
+    A transport that owns one end of a connected UNIX stream socket.
+
+    It tries to write at once and keeps only what the kernel does not take, so
+    that what was written survives the death of this process.  It has no
+    producers; whoever writes bounds what is on its way.
+    """
+
+    def __init__(
+        self,
+        reactor: interfaces.IReactorFDSet,
+        skt: socket.socket,
+        protocol: Receiver,
+    ) -> None:
+        """
+        @param skt: a connected stream socket, which this object owns from now
+            on.  It is made non-blocking, for all who share it.
+        """
+        self._reactor = reactor
+        self._socket = skt
+        self._protocol = protocol
+        self._chunks: deque[tuple[memoryview, list[int]]] = deque()
+        self._descriptors: list[int] = []
+        self._connected = False
+        self._disconnecting = False
+        skt.setblocking(False)
+
+    def start(self) -> None:
+        """
+        Connect the protocol and begin to read.
+        """
+        self.resume()
+        self._protocol.makeConnection(self)
+
+    def resume(self) -> None:
+        """
+        Begin to read, for a protocol that was connected before.
+        """
+        self._connected = True
+        self._reactor.addReader(self)
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """
+        Take the socket away from the reactor without telling the protocol.
+
+        @return: the socket, which is the caller's, and the bytes that were
+            written and not sent.  Unsent descriptors are closed.
+        """
+        self._leave()
+        unsent = b"".join(chunk for chunk, _ in self._chunks)
+        self._closeDescriptors()
+        return self._socket, unsent
+
+    def fileno(self) -> int:
+        """
+        The socket's descriptor, or -1 once the connection has ended.
+        """
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """
+        The protocol's name.
+        """
+        return type(self._protocol).__name__
+
+    def getPeer(self) -> interfaces.IAddress:
+        """
+        An address without a name, as socket pairs have.
+        """
+        return UNIXAddress(None)
+
+    def getHost(self) -> interfaces.IAddress:
+        """
+        An address without a name, as socket pairs have.
+        """
+        return UNIXAddress(None)
+
+    @property
+    def pending(self) -> int:
+        """
+        How many bytes were written and are not yet in the kernel's hands.
+        """
+        return sum(len(chunk) for chunk, _ in self._chunks)
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        """
+        Queue a duplicate of a descriptor, to travel with the next write.
+
+        @raise OSError: when the descriptor cannot be duplicated (C{EBADF},
+            C{EMFILE}); nothing was queued.
+        """
+        if self._connected:
+            self._descriptors.append(os.dup(descriptor))
+
+    def write(self, data: bytes) -> None:
+        """
+        Write, at once as far as the kernel takes it.
+        """
+        if not self._connected or self._disconnecting or not data:
+            return
+        descriptors, self._descriptors = self._descriptors, []
+        idle = not self._chunks
+        self._chunks.append((memoryview(data), descriptors))
+        if idle and self._sendSome() is None and not self._chunks:
+            return
+        self._reactor.addWriter(self)
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        """
+        Write several pieces as one.
+        """
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """
+        Close when everything that was written has been sent.
+        """
+        if self._connected and not self._disconnecting:
+            self._disconnecting = True
+            self._reactor.removeReader(self)
+            self._reactor.addWriter(self)
+
+    def abortConnection(self) -> None:
+        """
+        Close now; what was not sent is lost.
+        """
+        if self._connected:
+            self.connectionLost(Failure(ConnectionLost("aborted")))
+
+    def doRead(self) -> Optional[Exception]:
+        """
+        Read once.
+        """
+        result = self._receiveSome()
+        return result if isinstance(result, Exception) else None
+
+    def drain(self) -> None:
+        """
+        Read all that has arrived by now, however much; to be called when the
+        peer is known to be dead.  Ends the connection if its end is reached.
+        """
+        while self._connected:
+            try:
+                result = self._receiveSome()
+            except Exception as error:
+                result = error
+            if isinstance(result, Exception):
+                self.connectionLost(Failure(result))
+            elif not result:
+                return
+
+    def doWrite(self) -> Optional[Exception]:
+        """
+        Send what the kernel takes.
+        """
+        error = self._sendSome()
+        if error is not None:
+            return error
+        if not self._chunks:
+            self._reactor.removeWriter(self)
+            if self._disconnecting:
+                return main.CONNECTION_DONE
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Close the socket and every descriptor that is still held, and tell the
+        protocol.
+        """
+        if not self._connected:
+            return
+        self._leave()
+        self._closeDescriptors()
+        self._socket.close()
+        self._protocol.connectionLost(reason)
+
+    def _leave(self) -> None:
+        self._connected = False
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+
+    def _closeDescriptors(self) -> None:
+        for _, descriptors in self._chunks:
+            self._descriptors.extend(descriptors)
+        self._chunks.clear()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _receiveSome(self) -> Union[int, Exception]:
+        try:
+            data, descriptors = receive(self._socket, _READ)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except (OSError, ProtocolError) as error:
+            return error
+        for descriptor in descriptors:
+            self._protocol.fileDescriptorReceived(descriptor)
+        if not data:
+            return main.CONNECTION_DONE
+        self._protocol.dataReceived(data)
+        return len(data)
+
+    def _sendSome(self) -> Optional[Exception]:
+        while self._chunks:
+            chunk, descriptors = self._chunks[0]
+            try:
+                if descriptors:
+                    rights = array.array("i", descriptors)
+                    sent = self._socket.sendmsg(
+                        [chunk[:_WRITE]],
+                        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
+                    )
+                else:
+                    sent = self._socket.send(chunk[:_WRITE])
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:
+                    return None
+                return ConnectionLost(str(error))
+            while descriptors:
+                os.close(descriptors.pop())
+            if sent == len(chunk):
+                self._chunks.popleft()
+            else:
+                self._chunks[0] = (chunk[sent:], descriptors)
+        return None
+
+
+@implementer(interfaces.ITransport)
+class BlockingTransport:
+    """
+    Writes to a connected UNIX stream socket and waits until that is done: for
+    a process whose reactor does not run yet, or no longer.
+
+    It never reads, and it never owns the socket.
+    """
+
+    def __init__(self, skt: socket.socket, patience: float) -> None:
+        """
+        @param patience: seconds that one write may wait for a peer that does
+            not read; after that, or once the peer is gone, everything written
+            is discarded.
+        """
+        self._socket = skt
+        self._patience = patience
+        self._broken = False
+
+    def write(self, data: bytes) -> None:
+        """
+        Write all of the data, or give the peer up.
+        """
+        left = memoryview(data)
+        poll = select.poll()
+        while left and not self._broken:
+            try:
+                left = left[self._socket.send(left[:_WRITE], socket.MSG_DONTWAIT) :]
+            except (BlockingIOError, InterruptedError):
+                poll.register(self._socket, select.POLLOUT)
+                if not poll.poll(self._patience * 1000):
+                    self._broken = True
+            except OSError:
+                self._broken = True
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        """
+        Write several pieces as one.
+        """
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """
+        Write nothing more.
+        """
+        self._broken = True
+
+    def getPeer(self) -> interfaces.IAddress:
+        """
+        An address without a name, as socket pairs have.
+        """
+        return UNIXAddress(None)
+
+    def getHost(self) -> interfaces.IAddress:
+        """
+        An address without a name, as socket pairs have.
+        """
+        return UNIXAddress(None)

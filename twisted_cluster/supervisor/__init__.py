@@ -1,0 +1,3 @@
+"""
+The watcher's side: spawns workers, binds sockets, hears signals, prints logs.
+"""

@@ -1,0 +1,3 @@
+"""
+The worker's side: what runs in the process of the application.
+"""
