@@ -8,6 +8,8 @@ peer's, L{LifecycleError} reports what the cluster could not do.
 
 from __future__ import annotations
 
+from typing import Optional
+
 
 class ClusterError(Exception):
     """
@@ -67,6 +69,36 @@ class InvalidEndpoint(UsageError, ValueError):
     An endpoint description, or an address, that cannot be understood or that
     the cluster cannot bind.
     """
+
+
+class PIDFileError(UsageError):
+    """
+    The pid file cannot be written where it was asked for.
+
+    @ivar path: the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"cannot write {path!r}: {reason}")
+        self.path = path
+
+
+class PIDFileInUse(PIDFileError):
+    """
+    The pid file belongs to a process that lives: stop that, or name another
+    file.
+
+    @ivar pid: the process, where the file names one.
+    """
+
+    def __init__(self, path: str, pid: Optional[int]) -> None:
+        who = "another watcher is starting" if pid is None else f"process {pid} runs"
+        super().__init__(
+            path,
+            f"{who}; stop it, name another file, or delete this one if that "
+            f"process is something else",
+        )
+        self.pid = pid
 
 
 class TargetError(ClusterError):
@@ -179,6 +211,12 @@ class StartFailed(LifecycleError):
     def __init__(self, reason: str, status: int = 3) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class CrashLoop(LifecycleError):
+    """
+    Workers keep dying early, and C{--exit-on-crash-loop} said to give up.
+    """
 
 
 class RestartFailed(LifecycleError):
