@@ -90,11 +90,10 @@ class Messages(amp.Command):
         C{[to, data]}.
       - C{w}: messages from another worker, to a worker; an item is
         C{[sender, data]}.
-      - C{u}: from the watcher: a forward of this worker reached nobody; an
-        item is C{[to, count]}.
 
     The answer to the last piece comes when all of the batch has been taken
-    over by the receiver's queue, which is what the sender waits for.
+    over by the receiver's queue, which is what the sender waits for.  It
+    lists the positions of forwards that could not be passed on.
     """
 
     arguments = [
@@ -102,7 +101,7 @@ class Messages(amp.Command):
         (b"data", amp.String()),
         (b"more", amp.Boolean()),
     ]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response = [(b"undelivered", amp.ListOf(amp.Integer()))]
 
 
 class LogEvents(amp.Command):

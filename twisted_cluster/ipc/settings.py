@@ -4,9 +4,13 @@ What a worker is told when it is started, as one argument on its command line.
 
 from __future__ import annotations
 
-from typing import Optional
+import signal
+from typing import Final, Optional
 
 import msgspec
+
+STACKS_SIGNAL: Final = signal.SIGRTMAX - 4
+"""The signal at which a worker writes its Python stacks to its stderr."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

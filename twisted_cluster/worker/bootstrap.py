@@ -1,0 +1,181 @@
+"""
+The first code of ours that runs in a worker's process, and the last.
+
+C{main()} makes the process a worker, hands over to the target, and ends the
+process as the target would have ended by itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from twisted.logger import LogLevel
+
+from twisted_cluster.errors import (
+    TargetError,
+    TargetLoadError,
+    TargetStartError,
+    TargetUsageError,
+    UsageError,
+)
+from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
+from twisted_cluster.policy.readiness import Readiness
+from twisted_cluster.worker import context
+from twisted_cluster.worker.asyncservers import installAsyncServers
+from twisted_cluster.worker.foreign import installForeign
+from twisted_cluster.worker.link import Link
+from twisted_cluster.worker.orphan import Orphanage
+from twisted_cluster.worker.ports import installPorts
+from twisted_cluster.worker.reactor import chooseReactor, whenReactorRuns
+from twisted_cluster.worker.relay import installRelay
+from twisted_cluster.worker.socketclient import SocketClient
+from twisted_cluster.worker.startup import Startup
+from twisted_cluster.worker.stdio import installStreams
+from twisted_cluster.worker.target import Target, parseTarget
+from twisted_cluster.worker.targets import checkTarget, describeFailure, runTarget
+
+
+def main() -> NoReturn:
+    """
+    Be a worker, with the settings and the target on the command line.
+    """
+    settings = WorkerSettings.fromArgument(sys.argv[1])
+    words = sys.argv[2:]
+    _leaveSession()
+    _prepareDescriptors(settings)
+    _prepareSignals()
+    installStreams()
+    worker = _becomeWorker(settings)
+    try:
+        target = parseTarget(words)
+        _installHooks(worker, target)
+        if settings.check:
+            checkTarget(target)
+            worker.startup.failed("checked", "the target loads", "")
+        else:
+            runTarget(target, settings, worker.startup)
+    except BaseException as error:
+        _end(worker, error)
+    _end(worker, None)
+
+
+def _leaveSession() -> None:
+    """
+    Keep what a terminal sends its foreground processes away from this one.
+    """
+    try:
+        os.setsid()
+    except PermissionError:
+        pass
+
+
+def _prepareDescriptors(settings: WorkerSettings) -> None:
+    """
+    Keep the channels from whatever the program will execute, and make what a
+    service manager passed to the watcher valid here.
+    """
+    os.set_inheritable(settings.control, False)
+    os.set_inheritable(settings.sockets, False)
+    if settings.listenDescriptors:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+
+
+def _prepareSignals() -> None:
+    """
+    Survive the signals that mean something to the watcher, should they be sent
+    to everybody.  A handler that does nothing, other than ignoring, is not
+    inherited by what the program executes; a program's own handlers win.
+    """
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, lambda signum, frame: None)
+    faulthandler.register(STACKS_SIGNAL, file=2, all_threads=True)
+
+
+def _becomeWorker(settings: WorkerSettings) -> context.Worker:
+    link = Link(socket.socket(fileno=settings.control), settings.maxMessageSize)
+    link.hello()
+    installRelay(link, LogLevel.lookupByName(settings.logLevel))
+    atexit.register(link.detach)
+    startup = Startup(
+        Readiness(waitReady=settings.waitReady, isService=False),
+        link.ready,
+        link.failed,
+    )
+    worker = context.Worker(settings, link, startup)
+    context.become(worker)
+    os.register_at_fork(after_in_child=lambda: context.become(None))
+    return worker
+
+
+def _installHooks(worker: context.Worker, target: Target) -> None:
+    """
+    Put ourselves in the places from which a program that knows nothing of us
+    is served: its ports, its reactor, its launcher.
+    """
+    settings, link, startup = worker.settings, worker.link, worker.startup
+    startup.isService(target.kind in ("plugin", "tac", "callable"))
+    orphanage = Orphanage(
+        settings.watcher, settings.shutdownTimeout, lambda: worker.stop(asked=True)
+    )
+    orphanage.prepare()
+    link.terminated = lambda: worker.stop(asked=True)
+    link.orphaned = orphanage.orphaned
+    client = SocketClient(settings.sockets, settings.socketTimeout)
+    installPorts(client, startup)
+    installAsyncServers(client, startup)
+    installForeign()
+    if settings.reactor is not None:
+        chooseReactor(settings.reactor)
+
+    def reactorRuns(reactor: object) -> None:
+        worker.reactor = reactor
+        link.attach(reactor)
+        orphanage.attach(reactor)
+        startup.reactorRuns(reactor)
+
+    whenReactorRuns(reactorRuns, worker.reactorStops, link.detach)
+    if settings.title is not None:
+        _setTitle(settings.title)
+
+
+def _setTitle(title: str) -> None:
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(title)
+
+
+def _end(worker: context.Worker, error: object) -> NoReturn:
+    """
+    End the process as the target ended, having told the watcher why if the
+    worker was not ready yet.
+    """
+    startup = worker.startup
+    if isinstance(error, SystemExit):
+        raise error
+    if error is None:
+        sys.exit(0)
+    if isinstance(error, TargetUsageError):
+        startup.failed("usage", error.reason, error.traceback)
+        sys.exit(2)
+    if isinstance(error, (TargetLoadError, UsageError)):
+        text = error.traceback if isinstance(error, TargetError) else ""
+        startup.failed("load", str(getattr(error, "reason", error)), text)
+        sys.exit(1)
+    if isinstance(error, TargetStartError):
+        startup.failed("start", error.reason, error.traceback)
+        sys.exit(1)
+    assert isinstance(error, BaseException)
+    text = describeFailure(error)
+    reason = traceback.format_exception_only(type(error), error)[-1].strip()
+    startup.failed("start", reason, text)
+    sys.stderr.write(text)
+    sys.exit(1)

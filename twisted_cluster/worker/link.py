@@ -1,0 +1,321 @@
+"""
+The worker's end of the control channel.
+
+It lives through three times.  Before the program's reactor runs, and after it
+has stopped, what is said is written at once, waiting if need be, and nothing
+is read; in between, it is a connection of the reactor like any other, and what
+is said during one turn leaves together at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import Any, AsyncIterator, Callable, Iterable, Optional, Sequence
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_cluster import __version__
+from twisted_cluster.errors import NotRunning
+from twisted_cluster.interfaces import Data, IChannel, ILogSink, Message, Responder
+from twisted_cluster.ipc import commands
+from twisted_cluster.ipc.conversation import Conversation
+from twisted_cluster.ipc.inbox import Inbox
+from twisted_cluster.ipc.logs import LogQueue
+from twisted_cluster.ipc.outbox import WINDOW
+from twisted_cluster.sockets.transport import BlockingTransport, UNIXTransport
+
+_URGENT = 40
+_DEADLINE = 30.0
+"""Seconds that one write waits for a watcher that stands still."""
+
+
+class WorkerProtocol(amp.AMP):
+    """
+    Hears the watcher's commands and hands them to the L{Link}.
+    """
+
+    _log = Logger()
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+
+    @commands.Ping.responder
+    def ping(self) -> dict[str, Any]:
+        """
+        Answer: the reactor turns.
+        """
+        return {}
+
+    @commands.Messages.responder
+    def messages(self, kind: bytes, data: bytes, more: bool) -> Any:
+        """
+        Take over a piece of a batch of messages.
+        """
+        taken = self._link.conversation.received(kind, data, more)
+        if isinstance(taken, Deferred):
+            return taken.addCallback(lambda rejected: {"undelivered": list(rejected)})
+        return {"undelivered": list(taken)}
+
+    @commands.Terminate.responder
+    def terminate(self) -> dict[str, Any]:
+        """
+        Leave.
+        """
+        self._link.terminated()
+        return {}
+
+    def unhandledError(self, failure: Failure) -> None:
+        """
+        A command could not be carried out: give the channel up.
+        """
+        self._log.failure("the control channel broke", failure)
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The watcher is gone.
+        """
+        super().connectionLost(reason)
+        self._link.lost(reason)
+
+
+@implementer(IChannel, ILogSink)
+class Link:
+    """
+    What a worker says to its watcher, and hears from it.
+
+    @ivar terminated: called when the watcher wants the worker to leave.
+    @ivar orphaned: called when the connection has ended.
+    """
+
+    def __init__(self, skt: socket.socket, maxMessageSize: int) -> None:
+        """
+        @param skt: the control channel, owned by this object from now on.
+        """
+        self._socket = skt
+        self._lock = threading.RLock()
+        self._reactor: Any = None
+        self._thread = 0
+        self._transport: Optional[UNIXTransport] = None
+        self._events = LogQueue()
+        self._eventsOnTheirWay = 0
+        self._flushing = False
+        self._closed = False
+        self.terminated: Callable[[], None] = lambda: None
+        self.orphaned: Callable[[], None] = lambda: None
+        inbox: Inbox[Message] = Inbox(
+            "iterate over cluster.channel(), or have the watcher send nothing"
+        )
+        self.inbox = inbox
+        self.conversation: Conversation[Message] = Conversation(
+            self._clock, self._sendPiece, self._schedule, inbox, Message, maxMessageSize
+        )
+        self.conversation.outbox.windowed = False
+        self._protocol = WorkerProtocol(self)
+        self._protocol.makeConnection(BlockingTransport(skt, _DEADLINE))
+        os.register_at_fork(after_in_child=self._forked)
+
+    # What is said.
+
+    def hello(self) -> None:
+        """
+        Say that the bootstrap runs.
+        """
+        self._protocol.callRemote(
+            commands.Hello, pid=os.getpid(), version=__version__
+        )
+
+    def ready(self) -> None:
+        """
+        Say that the worker serves.
+        """
+        self.flush()
+        self._protocol.callRemote(commands.Ready)
+
+    def failed(self, stage: str, reason: str, traceback: str) -> None:
+        """
+        Say that the target cannot be run.
+        """
+        self.flush()
+        self._protocol.callRemote(
+            commands.Failed,
+            stage=stage,
+            reason=_last(reason),
+            traceback=_last(traceback),
+        )
+
+    def stopping(self) -> None:
+        """
+        Say that the worker ends by itself.
+        """
+        if not self._closed:
+            self._protocol.callRemote(commands.Stopping)
+
+    def put(self, level: int, data: bytes) -> None:
+        """
+        See L{ILogSink.put}.
+        """
+        if self._closed:
+            return
+        self._events.put(level, data)
+        if self._transport is None:
+            self.flush()
+        elif threading.get_ident() != self._thread:
+            self._reactor.callFromThread(self.flush)
+        elif level >= _URGENT:
+            self.flush()
+        else:
+            self._schedule()
+
+    def send(self, data: Data, to: Optional[int] = None) -> Deferred[None]:
+        """
+        See L{IChannel.send}.
+        """
+        return self.conversation.send(data, to)
+
+    def sendMany(self, items: Iterable[Data]) -> Deferred[None]:
+        """
+        See L{IChannel.sendMany}.
+        """
+        return self.conversation.sendMany(items)
+
+    def request(self, data: Data, timeout: float = 30.0) -> Deferred[Data]:
+        """
+        See L{IChannel.request}.
+        """
+        if self._reactor is None:
+            return fail(
+                NotRunning(
+                    "a request needs the reactor to run: make it from "
+                    "reactor.callWhenRunning() or later"
+                )
+            )
+        return self.conversation.request(data, timeout)
+
+    def responder(self, callable: Optional[Responder]) -> None:
+        """
+        See L{IChannel.responder}.
+        """
+        self.conversation.responder(callable)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """
+        See L{IChannel.__aiter__}.
+        """
+        return self.conversation.messages()
+
+    # The three times.
+
+    def attach(self, reactor: Any) -> None:
+        """
+        The reactor runs: let it carry the channel.
+        """
+        with self._lock:
+            if self._transport is not None or self._closed:
+                return
+            self._reactor = reactor
+            self._thread = threading.get_ident()
+            self._transport = UNIXTransport(reactor, self._socket, self._protocol)
+            self._protocol.transport = self._transport
+            self.conversation.outbox.windowed = True
+            self._transport.resume()
+
+    def detach(self) -> None:
+        """
+        The reactor has stopped: write what is left, and from now on at once.
+        """
+        with self._lock:
+            if self._transport is None or self._closed:
+                return
+            skt, unsent = self._transport.detach()
+            self._transport = None
+            blocking = BlockingTransport(skt, _DEADLINE)
+            self._protocol.transport = blocking
+            blocking.write(unsent)
+            self.conversation.outbox.windowed = False
+            self.flush()
+
+    def lost(self, reason: Failure) -> None:
+        """
+        The connection has ended.
+        """
+        self._closed = True
+        self.conversation.close("the watcher is gone")
+        self.inbox.close()
+        self.orphaned()
+
+    def flush(self) -> None:
+        """
+        Send what has been said, as far as the window lets it through.
+        """
+        with self._lock:
+            self._flushing = False
+            if self._closed:
+                return
+            self.conversation.outbox.flush()
+            windowed = self._transport is not None
+            while not windowed or self._eventsOnTheirWay < WINDOW:
+                batch, dropped = self._events.take(commands.PIECE)
+                if batch is None and not dropped:
+                    return
+                self._sendEvents(batch or b"", dropped)
+
+    def _sendEvents(self, batch: bytes, dropped: int) -> None:
+        starts = range(0, max(len(batch), 1), commands.PIECE)
+        for start in starts:
+            self._eventsOnTheirWay += 1
+            self._protocol.callRemote(
+                commands.LogEvents,
+                data=batch[start : start + commands.PIECE],
+                more=start != starts[-1],
+                dropped=dropped if start == 0 else 0,
+            ).addCallbacks(self._eventsTaken, lambda _: None)
+
+    def _eventsTaken(self, _: object) -> None:
+        self._eventsOnTheirWay -= 1
+        if len(self._events):
+            self._schedule()
+
+    def _sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[Sequence[int]]:
+        sent = self._protocol.callRemote(
+            commands.Messages, kind=kind, data=data, more=more
+        )
+        return sent.addCallback(lambda answer: answer["undelivered"])
+
+    def _schedule(self) -> None:
+        if self._transport is None:
+            self.flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._reactor.callLater(0, self.flush)
+
+    def _clock(self) -> IReactorTime:
+        clock: IReactorTime = self._reactor
+        return clock
+
+    def _forked(self) -> None:
+        """
+        This is a copy of the worker: keep out of its conversation.
+        """
+        self._closed = True
+        self._transport = None
+        self._protocol.transport = BlockingTransport(self._socket, 0)
+        self._protocol.transport.loseConnection()
+        self._socket.close()
+
+
+def _last(text: str) -> str:
+    """
+    Cut a text to what fits into one value, keeping its end.
+    """
+    encoded = text.encode("utf-8", "backslashreplace")[-commands.PIECE :]
+    return encoded.decode("utf-8", "ignore")
