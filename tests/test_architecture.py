@@ -53,7 +53,7 @@ FREE_WHEN_TYPE_CHECKING: Final = BASE
 Parts whose imports under C{if TYPE_CHECKING} are not held to the line.
 """
 
-IMPURE: Final = frozenset({"random", "select", "socket", "time", "twisted.internet"})
+IMPURE: Final = frozenset({"select", "socket", "time", "twisted.internet"})
 """
 What a policy, which only decides, has no use for.
 """
@@ -266,8 +266,8 @@ class LayersTests(SynchronousTestCase):
 
     def test_policiesOnlyDecide(self) -> None:
         """
-        A policy imports no reactor, no socket, no clock and no randomness:
-        what it needs of them is passed in.
+        A policy imports no reactor, no socket and no clock: what it needs of
+        them is passed in.
         """
         self.assertEqual(
             [],
