@@ -1,0 +1,115 @@
+"""
+The endpoint descriptions C{cluster:…} and C{local:…}, which say of a listen
+whose it is.
+
+C{cluster:tcp:8080} is the cluster's whenever it is opened; C{local:tcp:9000} is
+each worker's own, and nobody else's.  In a program that runs alone, both just
+listen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from twisted_cluster.errors import InvalidEndpoint
+from twisted_cluster.worker.modes import Mode, listenMode
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IListeningPort
+
+BALANCES: Final = ("kernel",)
+
+
+@implementer(IStreamServerEndpoint)
+@attrs.frozen
+class _MarkedEndpoint:
+    """
+    An endpoint whose listens are the cluster's, or this process's own.
+    """
+
+    _endpoint: IStreamServerEndpoint
+    _mode: Mode
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen as the inner endpoint does.
+        """
+        with listenMode(self._mode):
+            return self._endpoint.listen(protocolFactory)
+
+
+def _quote(word: str) -> str:
+    return str(quoteStringArgument(word)).replace("=", "\\=")
+
+
+def _inner(prefix: str, words: tuple[str, ...], options: dict[str, str]) -> str:
+    """
+    Put the description together again that was within.
+    """
+    if not words:
+        raise InvalidEndpoint(
+            f"{prefix}: needs an endpoint after it, as in {prefix}:tcp:8080"
+        )
+    if words[0] in ("cluster", "local"):
+        raise InvalidEndpoint(f"{prefix}: needs an ordinary endpoint, not {words[0]}:")
+    pairs = [f"{_quote(name)}={_quote(value)}" for name, value in options.items()]
+    return ":".join([*map(_quote, words), *pairs])
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class ClusterEndpointParser:
+    """
+    Parses C{cluster:ENDPOINT}, with an optional C{balance=kernel}.
+    """
+
+    prefix = "cluster"
+
+    def parseStreamServer(
+        self, reactor: Any, *args: Any, **kwargs: Any
+    ) -> IStreamServerEndpoint:
+        """
+        Make an endpoint that listens for the whole cluster.
+
+        @raise InvalidEndpoint: when there is no ordinary endpoint within, or
+            the balancing is not available.
+        @raise ValueError: when the endpoint within cannot be understood.
+        """
+        balance = kwargs.pop("balance", "kernel")
+        if balance not in BALANCES:
+            raise InvalidEndpoint(
+                f"balance={balance} is not available; it can be: {', '.join(BALANCES)}"
+            )
+        inner = serverFromString(reactor, _inner(self.prefix, args, kwargs))
+        return _MarkedEndpoint(inner, "cluster")
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class LocalEndpointParser:
+    """
+    Parses C{local:ENDPOINT}.
+    """
+
+    prefix = "local"
+
+    def parseStreamServer(
+        self, reactor: Any, *args: Any, **kwargs: Any
+    ) -> IStreamServerEndpoint:
+        """
+        Make an endpoint that listens for this process alone.
+
+        @raise InvalidEndpoint: when there is no ordinary endpoint within.
+        @raise ValueError: when the endpoint within cannot be understood.
+        """
+        inner = serverFromString(reactor, _inner(self.prefix, args, kwargs))
+        return _MarkedEndpoint(inner, "local")

@@ -1,0 +1,122 @@
+"""
+Decides what a listen of the program is: a question to the watcher, or this
+process's own affair.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from twisted_cluster.interfaces import IStartup
+from twisted_cluster.sockets.addresses import (
+    Address,
+    BindRequest,
+    Own,
+    Refused,
+    Shared,
+    SocketRequest,
+    Verdict,
+)
+from twisted_cluster.worker.modes import currentMode
+from twisted_cluster.worker.socketclient import SocketClient
+
+
+class Asker:
+    """
+    Asks the watcher on behalf of whatever opens sockets in this process.
+    """
+
+    _log = Logger()
+
+    def __init__(self, client: SocketClient, startup: IStartup) -> None:
+        self._client = client
+        self._startup = startup
+
+    def ask(self, wanted: BindRequest, skt: socket.socket) -> Verdict:
+        """
+        Ask whose an address is, and for its socket.  A watcher that cannot be
+        reached, or does not answer in time, is a refusal with an errno.
+
+        @param skt: an unbound socket with the options that the program wants.
+            It stays the caller's.
+        @return: in L{Shared}, the socket is the caller's.
+        """
+        mode = currentMode()
+        explicit = mode == "cluster"
+        starting = not self._startup.ready or not self._client.opened
+        address = wanted.address
+        if mode == "local" or (address.ephemeral and not (explicit or starting)):
+            return Own()
+        host = (address.kind, address.host)
+        index = self._client.indices.get(host, 0)
+        try:
+            verdict = self._client.request(
+                SocketRequest(
+                    wanted, index if address.ephemeral else 0, explicit, starting
+                ),
+                skt,
+            )
+        except OSError as error:
+            return Refused(error.errno or errno.EIO, error.strerror or str(error))
+        if isinstance(verdict, Shared) and address.ephemeral:
+            self._client.indices[host] = index + 1
+        return verdict
+
+    def opened(self) -> None:
+        """
+        The program opened a server.
+        """
+        if currentMode() != "local":
+            self._client.opened = True
+        self._startup.portOpened()
+
+    def release(self, address: Address) -> None:
+        """
+        The program stopped listening on a shared socket.
+        """
+        self._client.release(address)
+
+    def quiet(self) -> None:
+        """
+        The program ends: release nothing any more.
+        """
+        self._client.quiet()
+
+    def mustWait(self) -> bool:
+        """
+        Whether what is opened now may not accept yet.
+        """
+        return not self._startup.ready and currentMode() != "local"
+
+    def whenReady(self, resume: Callable[[], object]) -> None:
+        """
+        Have something called when the worker is ready.
+        """
+        self._startup.whenReady(resume)
+
+    def ownFailed(self, address: Address, error: object) -> None:
+        """
+        An address that is none of the cluster's could not be opened; say how
+        it would become the cluster's, if that was the reason.
+        """
+        if getattr(error, "errno", None) != errno.EADDRINUSE:
+            return
+        if address.kind == "unix":
+            bind = f"unix:{os.fsdecode(address.path)}"
+        else:
+            bind = f"{address.kind}:{address.port}"
+        endpoint = "" if address.kind == "udp" else f" the endpoint cluster:{bind}, or"
+        self._log.warn(
+            "{address} was opened after the start, so that it is this worker's "
+            "alone, and another process has it already.  To share it among the "
+            "workers, open it while the program starts, or use{endpoint} "
+            "--bind {bind}.",
+            address=address,
+            endpoint=endpoint,
+            bind=bind,
+        )
