@@ -213,12 +213,6 @@ class StartFailed(LifecycleError):
         self.status = status
 
 
-class CrashLoop(LifecycleError):
-    """
-    Workers keep dying early, and C{--exit-on-crash-loop} said to give up.
-    """
-
-
 class RestartFailed(LifecycleError):
     """
     The new workers did not become ready; the old ones serve on.  The text
@@ -229,4 +223,10 @@ class RestartFailed(LifecycleError):
 class Stopped(LifecycleError):
     """
     The cluster was stopped before what was asked for had happened.
+    """
+
+
+class CrashLooping(LifecycleError):
+    """
+    Workers keep dying early, and the watcher was told to give up then.
     """

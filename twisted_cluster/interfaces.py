@@ -4,7 +4,8 @@ Every zope interface of the library, and the plain values that they pass.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Optional
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Optional
 
 import attrs
 from zope.interface import Attribute, Interface
@@ -176,5 +177,3 @@ class IStartup(Interface):
         """
         Have something called when the worker becomes ready; at once if it is.
         """
-
-

@@ -8,7 +8,8 @@ messages that were encoded one by one, and taken apart in one go.
 from __future__ import annotations
 
 import struct
-from typing import Any, Iterable, Optional
+from collections.abc import Iterable
+from typing import Any, Optional
 
 import msgspec
 

@@ -5,15 +5,11 @@ Messages, requests and replies, the same on both sides of a control channel.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import (
     Any,
-    AsyncIterator,
-    Awaitable,
-    Callable,
     Generic,
-    Iterable,
     Optional,
-    Sequence,
     TypeVar,
     Union,
     cast,

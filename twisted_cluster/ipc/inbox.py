@@ -5,7 +5,8 @@ What has arrived on a channel and was not consumed yet.
 from __future__ import annotations
 
 from collections import deque
-from typing import AsyncIterator, Final, Generic, Iterable, Optional, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, Generic, Optional, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger

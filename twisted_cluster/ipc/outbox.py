@@ -10,7 +10,8 @@ side does not read, and what a heartbeat may have to wait behind.
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Final, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Final, Optional
 
 import attrs
 from twisted.internet.defer import Deferred, fail
@@ -87,9 +88,7 @@ class Outbox:
         """
         return self.putMany(kind, (item,), len(item))
 
-    def putMany(
-        self, kind: bytes, items: Sequence[bytes], size: int
-    ) -> Deferred[None]:
+    def putMany(self, kind: bytes, items: Sequence[bytes], size: int) -> Deferred[None]:
         """
         Queue several items.
 

@@ -5,7 +5,7 @@ How long to wait before the next try.
 from __future__ import annotations
 
 import random
-from typing import Callable
+from collections.abc import Callable
 
 Backoff = Callable[[int], float]
 """Takes how many tries failed in a row, from 1, and returns seconds."""

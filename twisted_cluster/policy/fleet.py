@@ -122,6 +122,29 @@ class Fleet:
     _stopped: bool = attrs.field(default=False, init=False)
     _ended: bool = attrs.field(default=False, init=False)
 
+    @property
+    def stopping(self) -> bool:
+        """
+        Whether the fleet was told to stop.
+        """
+        return self._stopped
+
+    @property
+    def restarting(self) -> bool:
+        """
+        Whether a restart is under way.
+        """
+        return self._rolling
+
+    def needs(self, worker: int) -> bool:
+        """
+        Whether the death of a worker would leave its slot empty.
+        """
+        member = self._members[worker]
+        return member.slot < self.desired and not any(
+            other.worker != worker for other in self._inSlot(member.slot)
+        )
+
     def start(self) -> list[Action]:
         """
         Begin.

@@ -22,7 +22,8 @@ import os
 import select
 import socket
 from collections import deque
-from typing import Optional, Protocol as Shape, Union
+from typing import Optional, Union
+from typing import Protocol as Shape
 
 from twisted.internet import interfaces, main
 from twisted.internet.address import UNIXAddress
@@ -214,6 +215,16 @@ class UNIXTransport:
         """
         if self._connected:
             self.connectionLost(Failure(ConnectionLost("aborted")))
+
+    def discard(self) -> None:
+        """
+        Close now, whether the connection was ever started or not.
+        """
+        if self._connected:
+            self.connectionLost(Failure(main.CONNECTION_DONE))
+        else:
+            self._closeDescriptors()
+            self._socket.close()
 
     def doRead(self) -> Optional[Exception]:
         """

@@ -29,7 +29,8 @@ from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.readiness import Readiness
 from twisted_cluster.worker import context
 from twisted_cluster.worker.asyncservers import installAsyncServers
-from twisted_cluster.worker.foreign import installForeign
+from twisted_cluster.worker.failures import describeFailure
+from twisted_cluster.worker.launch import checkTarget, runTarget
 from twisted_cluster.worker.link import Link
 from twisted_cluster.worker.orphan import Orphanage
 from twisted_cluster.worker.ports import installPorts
@@ -39,7 +40,6 @@ from twisted_cluster.worker.socketclient import SocketClient
 from twisted_cluster.worker.startup import Startup
 from twisted_cluster.worker.stdio import installStreams
 from twisted_cluster.worker.target import Target, parseTarget
-from twisted_cluster.worker.targets import checkTarget, describeFailure, runTarget
 
 
 def main() -> NoReturn:
@@ -130,7 +130,6 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
     client = SocketClient(settings.sockets, settings.socketTimeout)
     installPorts(client, startup)
     installAsyncServers(client, startup)
-    installForeign()
     if settings.reactor is not None:
         chooseReactor(settings.reactor)
 

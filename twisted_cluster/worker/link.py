@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import Any, AsyncIterator, Callable, Iterable, Optional, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -130,9 +131,7 @@ class Link:
         """
         Say that the bootstrap runs.
         """
-        self._protocol.callRemote(
-            commands.Hello, pid=os.getpid(), version=__version__
-        )
+        self._protocol.callRemote(commands.Hello, pid=os.getpid(), version=__version__)
 
     def ready(self) -> None:
         """
@@ -285,7 +284,9 @@ class Link:
         if len(self._events):
             self._schedule()
 
-    def _sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[Sequence[int]]:
+    def _sendPiece(
+        self, kind: bytes, data: bytes, more: bool
+    ) -> Deferred[Sequence[int]]:
         sent = self._protocol.callRemote(
             commands.Messages, kind=kind, data=data, more=more
         )

@@ -14,7 +14,8 @@ import faulthandler
 import os
 import signal
 import sys
-from typing import Any, Callable, Optional
+from collections.abc import Callable
+from typing import Any, Optional
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger

@@ -10,7 +10,8 @@ Daphne does: whichever runs is the one.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import default, main
 from twisted.python.reflect import namedAny

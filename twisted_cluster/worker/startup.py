@@ -4,7 +4,8 @@ The start of a worker: hears what happens, asks the policy, tells the watcher.
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from collections.abc import Callable
+from typing import Optional
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer

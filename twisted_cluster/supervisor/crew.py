@@ -1,0 +1,278 @@
+"""
+The workers that live, and the plan that they are there by.
+
+What happens to a worker is told to the plan (L{twisted_cluster.policy.fleet}),
+and what the plan answers is done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+import attrs
+import msgspec
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+
+from twisted_cluster.errors import CrashLooping, StartFailed
+from twisted_cluster.interfaces import Responder, WorkerMessage
+from twisted_cluster.ipc import codec
+from twisted_cluster.ipc.inbox import Inbox
+from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.policy import fleet
+from twisted_cluster.policy.backoff import exponentialBackoff
+from twisted_cluster.policy.restarts import CrashLoop, RestartPolicy
+from twisted_cluster.supervisor.handle import Death, Limits, WorkerHandle
+from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.process import ClusterReactor
+
+_STATUSES = {"load": 4, "usage": 2, "help": 0, "checked": 0}
+"""The exit status that tells at which stage the first worker failed."""
+_NEVER_READY = 3
+_HEALTHY_AFTER = 5.0
+"""Seconds of life after which a death is no early one."""
+_MOST_DEATHS = 5
+"""Early deaths in a row that make a crash loop."""
+_COMPLAIN_EVERY = 60.0
+"""Seconds between two complaints about a crash loop."""
+
+
+@attrs.frozen
+class Events:
+    """
+    Whom to tell of what became of all the workers.
+
+    @ivar serving: every slot has its first worker.
+    @ivar restarted: a restart is over; why it failed, or L{None}.
+    @ivar settled: every slot has its worker, and there are no others.
+    @ivar ended: no worker is left; what was wrong, or L{None}.
+    """
+
+    serving: Callable[[], None]
+    restarted: Callable[[Optional[str]], None]
+    settled: Callable[[], None]
+    ended: Callable[[Optional[Exception]], None]
+
+
+class Crew:
+    """
+    Starts, hears and buries workers.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: ClusterReactor,
+        words: Sequence[str],
+        plan: fleet.Fleet,
+        limits: Limits,
+        listeners: Listeners,
+        inbox: Inbox[WorkerMessage],
+        publisher: ILogObserver,
+        events: Events,
+        *,
+        title: Optional[str],
+        exitOnCrashLoop: bool,
+    ) -> None:
+        """
+        @param words: the target, as the user wrote it.
+        @param title: how the processes are titled, if at all.
+        @param exitOnCrashLoop: whether to stop when workers keep dying early.
+        """
+        self._reactor = reactor
+        self._words = words
+        self._plan = plan
+        self._limits = limits
+        self._listeners = listeners
+        self._inbox = inbox
+        self._publisher = publisher
+        self._events = events
+        self._title = title
+        self._exitOnCrashLoop = exitOnCrashLoop
+        self._policies: dict[int, RestartPolicy] = {}
+        self._pauses: dict[int, IDelayedCall] = {}
+        self._responder: Optional[Responder] = None
+        self._reason: Optional[Exception] = None
+        self._status = _NEVER_READY
+        self._complained = -_COMPLAIN_EVERY
+        self.handles: dict[int, WorkerHandle] = {}
+
+    def start(self, settings: WorkerSettings, inherited: Sequence[int]) -> None:
+        """
+        Start the first worker; the others follow when it is ready.
+
+        @param settings: what all workers have in common.
+        @param inherited: descriptors that workers get under the same numbers;
+            they stay the caller's.
+        """
+        self._settings = settings
+        self._inherited = inherited
+        self.act(self._plan.start())
+
+    def kill(self, why: str) -> None:
+        """
+        End all workers at once.
+        """
+        for handle in list(self.handles.values()):
+            handle.kill(why)
+
+    def responder(self, responder: Optional[Responder]) -> None:
+        """
+        Set what answers the requests of all workers, or unset it.
+        """
+        self._responder = responder
+        for handle in self.handles.values():
+            self._introduce(handle)
+
+    # What the workers do.
+
+    def workerReady(self, worker: WorkerHandle) -> None:
+        """
+        A worker serves.
+        """
+        self.act(self._plan.ready(worker.id))
+
+    def workerLeaving(self, worker: WorkerHandle) -> None:
+        """
+        A worker ends by itself.
+        """
+        self._listeners.workerStopping(worker.id)
+        self.act(self._plan.leaving(worker.id))
+
+    def workerDied(self, worker: WorkerHandle, death: Death) -> None:
+        """
+        A worker's process has ended.
+        """
+        self._bury(worker, death)
+
+    def forward(self, sender: int, to: int, encoded: bytes) -> bool:
+        """
+        Pass a message from one worker on to another.
+
+        @return: whether there is such a worker, and it takes messages.
+        """
+        handle = self.handles.get(to)
+        if handle is None:
+            return False
+        refused: list[Failure] = []
+        sent = handle.conversation.sendEncoded(b"w", codec.pair(sender, encoded))
+        sent.addErrback(refused.append)
+        return not refused
+
+    def _bury(self, worker: WorkerHandle, death: Death) -> None:
+        del self.handles[worker.id]
+        self._listeners.workerGone(worker.id)
+        if death.failing is None:
+            why = death.how
+            log = self._log.info if death.expected else self._log.error
+            log("worker {worker} {why}", worker=worker.id, why=why)
+        else:
+            why = str(death.failing)
+            self._status = _STATUSES.get(death.failing.stage, _NEVER_READY)
+            if self._status:
+                self._log.error(
+                    "worker {worker} could not start: {why}", worker=worker.id, why=why
+                )
+        delay = 0.0
+        if self._plan.needs(worker.id):
+            delay = self._pauseAfter(worker.slot, death.lifetime)
+        self.act(self._plan.died(worker.id, why, delay > 0))
+        if delay > 0 and not self._plan.stopping:
+            self._log.info(
+                "slot {slot} gets its next worker in {delay:.1f} s",
+                slot=worker.slot,
+                delay=delay,
+            )
+            self._pauses[worker.slot] = self._reactor.callLater(
+                delay, self._resume, worker.slot
+            )
+
+    def _pauseAfter(self, slot: int, lifetime: float) -> float:
+        policy = self._policies.get(slot)
+        if policy is None:
+            policy = RestartPolicy(_HEALTHY_AFTER, _MOST_DEATHS, exponentialBackoff())
+            self._policies[slot] = policy
+        decision = policy.workerDied(lifetime)
+        if isinstance(decision, CrashLoop):
+            self._crashLoops(slot, decision.deaths)
+        return decision.delay
+
+    def _resume(self, slot: int) -> None:
+        del self._pauses[slot]
+        self.act(self._plan.resume(slot))
+
+    def _crashLoops(self, slot: int, deaths: int) -> None:
+        text = f"the workers of slot {slot} keep dying: {deaths} early deaths in a row"
+        if self._exitOnCrashLoop:
+            self._reason = self._reason or CrashLooping(text)
+            self.act(self._plan.stop())
+        elif self._reactor.seconds() - self._complained >= _COMPLAIN_EVERY:
+            self._complained = self._reactor.seconds()
+            self._log.critical("{text}", text=text)
+
+    # What the plan says.
+
+    def act(self, actions: list[fleet.Action]) -> None:
+        """
+        Do what the plan says, in its order.
+        """
+        for action in actions:
+            if isinstance(action, fleet.Spawn):
+                self._spawn(action)
+            elif isinstance(action, fleet.Stop):
+                self._listeners.workerStopping(action.worker)
+                if action.worker in self.handles:
+                    self.handles[action.worker].stop(action.why)
+            elif isinstance(action, fleet.Serving):
+                self._events.serving()
+            elif isinstance(action, fleet.StartFailed):
+                self._reason = self._reason or StartFailed(action.why, self._status)
+                self.act(self._plan.stop())
+            elif isinstance(action, fleet.RestartEnded):
+                self._events.restarted(action.why)
+            elif isinstance(action, fleet.Settled):
+                self._listeners.settle()
+                self._events.settled()
+            elif isinstance(action, fleet.Ended):
+                for pause in self._pauses.values():
+                    pause.cancel()
+                self._pauses.clear()
+                self._events.ended(self._reason)
+
+    def _spawn(self, action: fleet.Spawn) -> None:
+        title = None
+        if self._title is not None:
+            title = f"{self._title}: worker {action.worker} (slot {action.slot})"
+        settings = msgspec.structs.replace(
+            self._settings,
+            worker=action.worker,
+            slot=action.slot,
+            generation=action.generation,
+            title=title,
+        )
+        handle = WorkerHandle(
+            self._reactor,
+            self,
+            settings,
+            self._limits,
+            self._listeners,
+            self._inbox,
+            self._publisher,
+        )
+        self._introduce(handle)
+        self.handles[action.worker] = handle
+        try:
+            handle.start(self._words, self._inherited)
+        except OSError as error:
+            how = f"cannot be started: {error}"
+            death = Death(how, None, 0.0, wasReady=False, expected=False)
+            self._reactor.callLater(0, self._bury, handle, death)
+
+    def _introduce(self, handle: WorkerHandle) -> None:
+        responder = self._responder
+        handle.conversation.responder(
+            None if responder is None else lambda data: responder(data, handle)
+        )

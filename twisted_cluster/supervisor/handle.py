@@ -1,0 +1,491 @@
+"""
+A worker as the watcher sees it: what it says, whether it answers, its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Optional
+from typing import Protocol as Shape
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import ILogObserver, Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_cluster.errors import ProtocolError
+from twisted_cluster.interfaces import Data, IWorkerHandle, WorkerMessage
+from twisted_cluster.ipc import commands
+from twisted_cluster.ipc.conversation import Conversation
+from twisted_cluster.ipc.inbox import Inbox
+from twisted_cluster.ipc.logs import decodeRecords, lineRecord, toEvent
+from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
+from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
+from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.process import ClusterReactor, Exit, WorkerProcess
+from twisted_cluster.supervisor.procfs import isStopped
+from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
+
+_SIGTERM, _SIGKILL = 15, 9
+_STACKS_TIME = 1.0
+"""Seconds that a hung worker has to write its stacks before it is killed."""
+
+
+@attrs.frozen
+class Limits:
+    """
+    The seconds that a worker is given.
+    """
+
+    start: float
+    heartbeat: float
+    shutdown: float
+
+
+@attrs.frozen
+class Failing:
+    """
+    Why a worker was never ready, in its own words.
+
+    @ivar stage: C{load}, C{usage}, C{help}, C{checked} or C{start}.
+    """
+
+    stage: str
+    reason: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}\n{self.traceback}".strip()
+
+
+@attrs.frozen
+class Death:
+    """
+    The end of a worker.
+
+    @ivar how: what happened, for the log.
+    @ivar failing: what the worker itself said, if it was never ready.
+    @ivar lifetime: seconds from its start to its end.
+    @ivar wasReady: whether it had served.
+    @ivar expected: whether it ended as it was told to or as it announced.
+    """
+
+    how: str
+    failing: Optional[Failing]
+    lifetime: float
+    wasReady: bool
+    expected: bool
+
+
+class Owner(Shape):
+    """
+    Who is told of a worker's life.
+    """
+
+    def workerReady(self, worker: WorkerHandle) -> None: ...
+
+    def workerLeaving(self, worker: WorkerHandle) -> None: ...
+
+    def workerDied(self, worker: WorkerHandle, death: Death) -> None: ...
+
+    def forward(self, sender: int, to: int, encoded: bytes) -> bool: ...
+
+
+class WatcherProtocol(amp.AMP):
+    """
+    Hears what a worker says on its control channel.
+    """
+
+    def __init__(self, worker: WorkerHandle) -> None:
+        super().__init__()
+        self._worker = worker
+
+    @commands.Hello.responder
+    def hello(self, pid: int, version: str) -> dict[str, Any]:
+        """
+        The worker's bootstrap runs.
+        """
+        return {}
+
+    @commands.Ready.responder
+    def ready(self) -> dict[str, Any]:
+        """
+        The worker serves.
+        """
+        self._worker.becameReady()
+        return {}
+
+    @commands.Failed.responder
+    def failed(self, stage: str, reason: str, traceback: str) -> dict[str, Any]:
+        """
+        The worker cannot serve, and ends.
+        """
+        self._worker.failing = Failing(stage, reason, traceback)
+        return {}
+
+    @commands.Stopping.responder
+    def stopping(self) -> dict[str, Any]:
+        """
+        The worker ends by itself.
+        """
+        self._worker.announcedStop()
+        return {}
+
+    @commands.Messages.responder
+    def messages(self, kind: bytes, data: bytes, more: bool) -> Any:
+        """
+        Take over a piece of a batch of messages.
+        """
+        taken = self._worker.conversation.received(kind, data, more)
+        if isinstance(taken, Deferred):
+            return taken.addCallback(lambda rejected: {"undelivered": list(rejected)})
+        return {"undelivered": list(taken)}
+
+    @commands.LogEvents.responder
+    def logEvents(self, data: bytes, more: bool, dropped: int) -> dict[str, Any]:
+        """
+        Take over a piece of a batch of log events.
+        """
+        self._worker.eventsReceived(data, more, dropped)
+        return {}
+
+    def unhandledError(self, failure: Failure) -> None:
+        """
+        The worker said something that makes no sense: give its channel up.
+        """
+        self._worker.broken(failure)
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Nothing more will be heard.
+        """
+        super().connectionLost(reason)
+        self._worker.channelLost(reason)
+
+
+@implementer(IWorkerHandle)
+class WorkerHandle:
+    """
+    One worker, from its start to its end.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: ClusterReactor,
+        owner: Owner,
+        settings: WorkerSettings,
+        limits: Limits,
+        listeners: Listeners,
+        inbox: Inbox[WorkerMessage],
+        publisher: ILogObserver,
+        time: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        @param settings: says who the worker is.
+        @param inbox: where its messages go, with those of all others.
+        @param publisher: where its log events go.
+        @param time: gives the seconds since the epoch.
+        """
+        self._reactor: Any = reactor
+        self._owner = owner
+        self._settings = settings
+        self._limits = limits
+        self._publisher = publisher
+        self._time = time
+        self.id = settings.worker
+        self.slot = settings.slot
+        self.generation = settings.generation
+        self.state = "starting"
+        self.failing: Optional[Failing] = None
+        self.conversation: Conversation[WorkerMessage] = Conversation(
+            lambda: reactor,
+            self._sendPiece,
+            self._schedule,
+            inbox,
+            lambda data, _: WorkerMessage(data, self),
+            settings.maxMessageSize,
+        )
+        self.conversation.forward = lambda to, raw: owner.forward(self.id, to, raw)
+        self._control = WatcherProtocol(self)
+        self._process = WorkerProcess(
+            reactor, self, self._control, ServerSocketProtocol(listeners, self.id)
+        )
+        self._heartbeat = Heartbeat(limits.heartbeat, min(5.0, limits.heartbeat / 6))
+        self._timers: list[IDelayedCall] = []
+        self._parts: list[bytes] = []
+        self._lastLines: deque[str] = deque(maxlen=20)
+        self._started = 0.0
+        self._wasReady = False
+        self._leaving = False
+        self._killedFor: Optional[str] = None
+
+    def __repr__(self) -> str:
+        return f"<worker {self.id} slot {self.slot} pid {self.pid} {self.state}>"
+
+    @property
+    def pid(self) -> Optional[int]:
+        """
+        The worker's process id, once it has been spawned.
+        """
+        return self._process.pid
+
+    # What the watcher does.
+
+    def start(self, words: Sequence[str], inherited: Sequence[int]) -> None:
+        """
+        Spawn the worker.
+
+        @raise OSError: when descriptors or processes have run out.
+        """
+        self._started = self._reactor.seconds()
+        self._process.spawn(self._settings, words, inherited)
+        self._later(self._limits.start, self._notReady)
+        self._log.info(
+            "worker {id} started: slot {slot}, pid {pid}",
+            id=self.id,
+            slot=self.slot,
+            pid=self.pid,
+        )
+
+    def stop(self, why: str) -> None:
+        """
+        Have the worker leave within the limit.
+        """
+        if self.state in ("stopping", "dead"):
+            return
+        self._log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
+        if self._wasReady:
+            self._control.callRemote(commands.Terminate)
+        else:
+            self._process.signal(_SIGTERM)
+        self._stopping()
+
+    def kill(self, why: str) -> None:
+        """
+        End the worker now.
+        """
+        if self.state != "dead":
+            self._killedFor = self._killedFor or why
+            self._process.signal(_SIGKILL)
+
+    def send(self, data: Data) -> Deferred[None]:
+        """
+        See L{twisted_cluster.interfaces.IMessageSender.send}.
+        """
+        return self.conversation.send(data)
+
+    def sendMany(self, items: Iterable[Data]) -> Deferred[None]:
+        """
+        See L{twisted_cluster.interfaces.IMessageSender.sendMany}.
+        """
+        return self.conversation.sendMany(items)
+
+    def request(self, data: Data, timeout: float = 30.0) -> Deferred[Data]:
+        """
+        See L{twisted_cluster.interfaces.IMessageSender.request}.
+        """
+        return self.conversation.request(data, timeout)
+
+    # What the worker does.
+
+    def becameReady(self) -> None:
+        """
+        The worker said that it serves.
+        """
+        if self.state != "starting":
+            return
+        self.state = "ready"
+        self._wasReady = True
+        self._cancelTimers()
+        self._log.info(
+            "worker {id} is ready after {seconds:.2f} s",
+            id=self.id,
+            seconds=self._reactor.seconds() - self._started,
+        )
+        self._tick()
+        self._owner.workerReady(self)
+
+    def announcedStop(self) -> None:
+        """
+        The worker said that it ends.
+        """
+        self._leaving = True
+        if self.state in ("starting", "ready"):
+            self._stopping()
+            self._owner.workerLeaving(self)
+
+    def lineReceived(self, stream: str, line: str) -> None:
+        """
+        The worker's process wrote a line to its stdout or stderr.
+        """
+        if stream == "stderr":
+            self._lastLines.append(line)
+        self._publisher(
+            toEvent(lineRecord(stream, line, self._time()), self.id, self.slot)
+        )
+
+    def eventsReceived(self, data: bytes, more: bool, dropped: int) -> None:
+        """
+        A piece of a batch of log events has arrived.
+        """
+        if dropped:
+            self._log.warn(
+                "worker {id} logs too fast: {dropped} events were dropped",
+                id=self.id,
+                dropped=dropped,
+            )
+        self._parts.append(data)
+        if more:
+            return
+        batch = b"".join(self._parts)
+        self._parts.clear()
+        if batch:
+            for record in decodeRecords(batch):
+                self._publisher(toEvent(record, self.id, self.slot))
+
+    def broken(self, failure: Failure) -> None:
+        """
+        The worker broke the rules of the control channel.
+        """
+        self._log.failure(
+            "worker {id}: its control channel carried nonsense and is closed",
+            failure,
+            id=self.id,
+        )
+
+    def channelLost(self, reason: Failure) -> None:
+        """
+        The control channel has ended; a process that outlives it is ended too.
+        """
+        self.conversation.close(f"worker {self.id} is gone")
+        if self.state != "dead" and not reason.check(ProtocolError):
+            self._stopping()
+            self._owner.workerLeaving(self)
+
+    def exited(self, how: Exit) -> None:
+        """
+        The worker's process has ended.
+        """
+        expected = (self._leaving or self.state == "stopping") and how.status == 0
+        self._cancelTimers()
+        self.state = "dead"
+        self.conversation.close(f"worker {self.id} is gone")
+        text = str(how)
+        if self._killedFor is not None:
+            text = f"{text}: {self._killedFor}"
+        elif not self._wasReady and self.failing is None:
+            text = f"{text} before it was ready"
+            if how.status == 0:
+                text += (
+                    ": the program ended by itself (if it goes to the background, "
+                    "tell it to stay in the foreground)"
+                )
+            elif self._lastLines:
+                text = "\n".join([f"{text}; its last words:", *self._lastLines])
+        self._owner.workerDied(
+            self,
+            Death(
+                how=text,
+                failing=self.failing,
+                lifetime=self._reactor.seconds() - self._started,
+                wasReady=self._wasReady,
+                expected=expected,
+            ),
+        )
+
+    # Time.
+
+    def _tick(self) -> None:
+        if self.state != "ready":
+            return
+        decision = self._heartbeat.tick(self._reactor.seconds())
+        if isinstance(decision, Ask):
+            answer = self._control.callRemote(commands.Ping)
+            answer.addCallbacks(
+                lambda _: self._heartbeat.answered(), lambda reason: None
+            )
+        elif isinstance(decision, Late):
+            self._log.warn(
+                "worker {id} has not answered for {seconds:.1f} s",
+                id=self.id,
+                seconds=decision.seconds,
+            )
+        elif isinstance(decision, Hung):
+            self._hangs(decision.seconds)
+            return
+        self._later(self._heartbeat.interval, self._tick)
+
+    def _hangs(self, seconds: float) -> None:
+        stopped = self.pid is not None and isStopped(self.pid)
+        how = "it is stopped (SIGSTOP)" if stopped else "its Python stacks follow"
+        self._log.error(
+            "worker {id} (pid {pid}) has not answered for {seconds:.1f} s and is "
+            "replaced; {how}",
+            id=self.id,
+            pid=self.pid,
+            seconds=seconds,
+            how=how,
+        )
+        why = f"it had not answered for {seconds:.1f} s (--heartbeat-timeout)"
+        self._dumpAndKill(why, stopped)
+
+    def _notReady(self) -> None:
+        self._log.error(
+            "worker {id} (pid {pid}) is not ready after {limit} s and is ended; its "
+            "Python stacks follow",
+            id=self.id,
+            pid=self.pid,
+            limit=self._limits.start,
+        )
+        self._dumpAndKill(
+            f"it was not ready within {self._limits.start:g} s (--start-timeout)", False
+        )
+
+    def _dumpAndKill(self, why: str, stopped: bool) -> None:
+        self._killedFor = why
+        if not stopped:
+            self._process.signal(STACKS_SIGNAL)
+        self._later(0.0 if stopped else _STACKS_TIME, lambda: self.kill(why))
+
+    def _stopping(self) -> None:
+        if self.state in ("stopping", "dead"):
+            return
+        self._cancelTimers()
+        self.state = "stopping"
+        limit = self._limits.shutdown
+        self._later(
+            limit,
+            lambda: self.kill(f"it did not stop within {limit:g} s"),
+        )
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timers = [timer for timer in self._timers if timer.active()]
+        self._timers.append(self._reactor.callLater(seconds, call))
+
+    def _cancelTimers(self) -> None:
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            if timer.active():
+                timer.cancel()
+
+    # How things are sent.
+
+    def _schedule(self) -> None:
+        self._reactor.callLater(0, self.conversation.outbox.flush)
+
+    def _sendPiece(
+        self, kind: bytes, data: bytes, more: bool
+    ) -> Deferred[Sequence[int]]:
+        sent = self._control.callRemote(
+            commands.Messages, kind=kind, data=data, more=more
+        )
+        return sent.addCallback(lambda answer: answer["undelivered"])

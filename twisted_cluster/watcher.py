@@ -1,0 +1,400 @@
+"""
+C{ClusterWatcher}: the service that owns the workers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Optional, Union
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+
+from twisted_cluster.errors import (
+    AlreadyStarted,
+    ChannelClosed,
+    ChannelError,
+    InsideWorker,
+    InvalidWorkerCount,
+    NotRunning,
+    RestartFailed,
+    StartFailed,
+    Stopped,
+    TargetLoadError,
+    TargetUsageError,
+    UsageError,
+)
+from twisted_cluster.interfaces import Data, Responder, WorkerMessage
+from twisted_cluster.ipc import codec
+from twisted_cluster.ipc.inbox import Inbox
+from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.policy.fleet import Fleet
+from twisted_cluster.supervisor.binding import Credentials, processCredentials
+from twisted_cluster.supervisor.cpus import availableCPUs
+from twisted_cluster.supervisor.crew import Crew, Events
+from twisted_cluster.supervisor.handle import Limits, WorkerHandle
+from twisted_cluster.supervisor.inherited import inheritedDescriptors
+from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.process import ClusterReactor
+from twisted_cluster.supervisor.waiters import Waiters
+from twisted_cluster.worker import context
+
+
+class ClusterWatcher(Service):
+    """
+    Runs a program in several workers, on the same sockets.
+
+    It is a service, and starts and stops as one.  It runs once.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: ClusterReactor,
+        target: Union[str, Sequence[str]],
+        workers: Optional[int] = None,
+        *,
+        binds: Sequence[str] = (),
+        backlog: int = socket.SOMAXCONN,
+        startTimeout: float = 60.0,
+        heartbeatTimeout: float = 30.0,
+        shutdownTimeout: float = 30.0,
+        maxMessageSize: int = 256 * 1024 * 1024,
+        logLevel: Any = LogLevel.info,
+        waitReady: bool = False,
+        workerReactor: Optional[str] = None,
+        name: Optional[str] = None,
+        uid: Optional[int] = None,
+        gid: Optional[int] = None,
+        exitOnCrashLoop: bool = False,
+        check: bool = False,
+        publisher: Optional[ILogObserver] = None,
+    ) -> None:
+        """
+        @param target: what the workers run, as one would type it after
+            C{twisted-cluster run}: one word, or several.
+        @param workers: how many; L{None}: as many as there are processors that
+            may be used.
+        @param binds: endpoint descriptions to bind at the start.
+        @param backlog: the least backlog of every listening socket.
+        @param startTimeout: seconds for a worker to become ready.
+        @param heartbeatTimeout: seconds without an answer after which a worker
+            is replaced.
+        @param shutdownTimeout: seconds for a worker to leave.
+        @param maxMessageSize: the most bytes of one message, encoded.
+        @param logLevel: the lowest level of log events that workers relay.
+        @param waitReady: whether the program says itself when it is ready.
+        @param workerReactor: the short name of the reactor that workers
+            install when the program does not choose one.
+        @param name: how the processes are titled.
+        @param uid: the user that workers become once they have started.
+        @param gid: the group that workers become once they have started.
+        @param exitOnCrashLoop: stop when workers keep dying early.
+        @param check: load the target in one worker, and end.
+        @param publisher: where the workers' log events go; by default, to all
+            observers of this process.
+        @raise InvalidWorkerCount: for a number that is not one or more.
+        @raise InsideWorker: in a worker.
+        @raise UsageError: for an empty target.
+        """
+        if context.current() is not None:
+            raise InsideWorker(
+                "this process is a worker of a cluster, and cannot start another: "
+                "ask cluster.isWorker() first"
+            )
+        words = [target] if isinstance(target, str) else list(target)
+        if not words or not words[0]:
+            raise UsageError("there is no target: name a script, a plugin, …")
+        self._settings = WorkerSettings(
+            worker=0,
+            slot=0,
+            generation=0,
+            watcher=0,
+            control=-1,
+            sockets=-1,
+            shutdownTimeout=shutdownTimeout,
+            maxMessageSize=maxMessageSize,
+            logLevel=logLevel.name,
+            waitReady=waitReady,
+            check=check,
+            reactor=workerReactor,
+            uid=uid,
+            gid=gid,
+        )
+        self._binds = binds
+        self._plan = Fleet(
+            _checkedCount(availableCPUs() if workers is None else workers)
+        )
+        self._listeners = Listeners(backlog, reactor, self._rightsOf)
+        self._inbox: Inbox[WorkerMessage] = Inbox("iterate over watcher.messages()")
+        self._crew = Crew(
+            reactor,
+            words,
+            self._plan,
+            Limits(startTimeout, heartbeatTimeout, shutdownTimeout),
+            self._listeners,
+            self._inbox,
+            globalLogPublisher if publisher is None else publisher,
+            Events(self._servesNow, self._restartEnded, self._settles, self._end),
+            title=name,
+            exitOnCrashLoop=exitOnCrashLoop,
+        )
+        self._serving = Waiters()
+        self._over = Waiters()
+        self._restart, self._nextRestart, self._settled = (
+            Waiters(),
+            Waiters(),
+            Waiters(),
+        )
+        self._started = False
+        self._ended = False
+
+    # A service.
+
+    def startService(self) -> None:
+        """
+        Bind what is to be bound, and start the first worker; the others follow
+        when it is ready.
+
+        @raise AlreadyStarted: the second time.
+        @raise twisted.internet.error.CannotListenError: when one of the
+            addresses cannot be bound.
+        """
+        if self._started:
+            raise AlreadyStarted(
+                "this ClusterWatcher is running already or has run: make another"
+            )
+        self._started = True
+        super().startService()
+        pid = os.getpid()
+        inherited = inheritedDescriptors(os.environ, pid)
+        try:
+            for description in self._binds:
+                self._listeners.bind(description)
+        except BaseException as error:
+            self._listeners.closeAll()
+            self._ended = True
+            if isinstance(error, Exception):
+                self._serving.fail(error)
+                self._over.fail(error)
+            raise
+        self._crew.start(
+            msgspec.structs.replace(
+                self._settings, watcher=pid, listenDescriptors=inherited.listen
+            ),
+            inherited.descriptors,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Have all workers leave, gracefully and within the limit.
+
+        @return: a Deferred that fires when all are gone and every socket is
+            closed.
+        """
+        super().stopService()
+        if not self._started:
+            self._started = self._ended = True
+            self._over.fire()
+        if not self._ended:
+            self._crew.act(self._plan.stop())
+        return self._over.wait().addErrback(lambda _: None)
+
+    def stopNow(self) -> None:
+        """
+        End all workers at once.
+        """
+        if self._started and not self._ended:
+            self._crew.kill("the cluster stops now")
+            self._crew.act(self._plan.stop())
+
+    # What its user calls.
+
+    @property
+    def workers(self) -> list[WorkerHandle]:
+        """
+        The workers that live, by id: L{IWorkerHandle}s.
+        """
+        return list(self._crew.handles.values())
+
+    @property
+    def addresses(self) -> list[str]:
+        """
+        What the cluster listens on.
+        """
+        return self._listeners.addresses
+
+    def whenReady(self) -> Deferred[None]:
+        """
+        A Deferred that fires when all workers serve for the first time.  It
+        fails with L{StartFailed}, or with L{Stopped}.
+        """
+        return self._serving.wait()
+
+    def whenStopped(self) -> Deferred[None]:
+        """
+        A Deferred that fires when the cluster is no more.  It fails with
+        L{StartFailed} or L{CrashLooping}, when the cluster ended for that.
+        """
+        return self._over.wait()
+
+    def restart(self) -> Deferred[None]:
+        """
+        Replace every worker by a new one, slot by slot, each old one leaving
+        when its replacement is ready.
+
+        @return: a Deferred that fires when that is done.  It fails with
+            L{RestartFailed} when a new worker did not become ready (the old
+            ones that are left serve on), L{Stopped}, L{NotRunning}.
+        """
+        if not self._running():
+            return fail(NotRunning("the cluster does not run: nothing to restart"))
+        waiters = self._nextRestart if self._plan.restarting else self._restart
+        waiter = waiters.wait()
+        self._crew.act(self._plan.restart())
+        return waiter
+
+    def scale(self, workers: int) -> Deferred[None]:
+        """
+        Change the number of workers.
+
+        @return: a Deferred that fires when there are so many, all ready.  It
+            fails with L{Stopped}, L{NotRunning}.
+        @raise InvalidWorkerCount: for a number that is not one or more.
+        """
+        _checkedCount(workers)
+        if not self._running():
+            return fail(NotRunning("the cluster does not run: nothing to scale"))
+        waiter = self._settled.wait()
+        self._crew.act(self._plan.scale(workers))
+        return waiter
+
+    @property
+    def desired(self) -> int:
+        """
+        How many workers there should be.
+        """
+        return self._plan.desired
+
+    def messages(self) -> AsyncIterator[WorkerMessage]:
+        """
+        Iterate over the messages of all workers, as L{WorkerMessage}, until
+        the cluster is no more.
+
+        @raise twisted_cluster.errors.AlreadyConsumed: when somebody else does
+            so at the moment.
+        """
+        return self._inbox.consume()
+
+    def responder(self, callable: Optional[Responder]) -> None:
+        """
+        Set what answers the workers' requests, called with the data and the
+        L{IWorkerHandle} that asks; or unset it.
+        """
+        self._crew.responder(callable)
+
+    def broadcast(self, data: Data) -> Deferred[None]:
+        """
+        Send a message to every worker that lives.
+
+        @return: a Deferred that fires when each has taken it over or died.  It
+            fails as that of L{IWorkerHandle.send} does.
+        """
+        try:
+            encoded = codec.encode(data, self._settings.maxMessageSize)
+        except ChannelError:
+            return fail(Failure())
+
+        def outcome(results: Any) -> None:
+            for succeeded, result in results:
+                if not succeeded and not result.check(ChannelClosed):
+                    result.raiseException()
+
+        sent = [h.conversation.sendEncoded(b"m", encoded) for h in self.workers]
+        return DeferredList(sent, consumeErrors=True).addCallback(outcome)
+
+    # What becomes of the workers.
+
+    def _servesNow(self) -> None:
+        self._log.info(
+            "{count} workers serve {addresses}",
+            count=self._plan.desired,
+            addresses=", ".join(self.addresses) or "no address",
+        )
+        self._serving.fire()
+
+    def _restartEnded(self, why: Optional[str]) -> None:
+        ended = self._restart
+        self._restart, self._nextRestart = self._nextRestart, Waiters()
+        if why is None:
+            self._log.info("the restart is done")
+            ended.fire()
+        elif self._plan.stopping:
+            ended.fail(Stopped(why))
+        else:
+            self._log.error("the restart has failed: {why}", why=why)
+            ended.fail(RestartFailed(why))
+
+    def _settles(self) -> None:
+        settled, self._settled = self._settled, Waiters()
+        settled.fire()
+
+    def _end(self, reason: Optional[Exception]) -> None:
+        self._ended = True
+        self._listeners.closeAll()
+        self._inbox.close()
+        stopped = Stopped("the cluster was stopped")
+        self._serving.fail(reason or stopped)
+        for waiters in (self._restart, self._nextRestart, self._settled):
+            waiters.fail(stopped)
+        if reason is not None:
+            self._over.fail(reason)
+        else:
+            self._over.fire()
+
+    def _running(self) -> bool:
+        return self._started and not self._ended and not self._plan.stopping
+
+    def _rightsOf(self, worker: int) -> Optional[Credentials]:
+        handle = self._crew.handles.get(worker)
+        pid = None if handle is None else handle.pid
+        return None if pid is None else processCredentials(pid)
+
+
+def checkTarget(
+    reactor: ClusterReactor, target: Union[str, Sequence[str]], **options: Any
+) -> Deferred[None]:
+    """
+    Load a target in a worker, without starting it.
+
+    @param options: as L{ClusterWatcher} takes them.
+    @return: a Deferred that fires when it could be loaded.  It fails with
+        L{TargetLoadError}, L{TargetUsageError}, L{StartFailed}.
+    """
+    watcher = ClusterWatcher(reactor, target, 1, check=True, **options)
+    watcher.startService()
+
+    def failed(reason: Failure) -> None:
+        error = reason.value
+        if not isinstance(error, StartFailed):
+            reason.raiseException()
+        elif error.status != 0:
+            kind = {2: TargetUsageError, 4: TargetLoadError}.get(error.status)
+            raise error if kind is None else kind(str(error))
+
+    return watcher.whenStopped().addErrback(failed)
+
+
+def _checkedCount(workers: int) -> int:
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InvalidWorkerCount(
+            f"the number of workers is {workers!r}: it must be a whole number of one "
+            f"or more"
+        )
+    return workers
