@@ -243,8 +243,9 @@ def makeService(
     @param factory: makes the watcher; L{ClusterWatcher
         <twisted_cluster.watcher.ClusterWatcher>} unless given.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     if factory is None:
         from twisted_cluster.watcher import ClusterWatcher
 

@@ -4,13 +4,15 @@ What the commands do with a watcher when a signal asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from twisted_cluster.errors import RestartFailed, Stopped
 
 
 class Watcher(Protocol):
@@ -20,7 +22,7 @@ class Watcher(Protocol):
     """
 
     @property
-    def workers(self) -> Sequence[Any]: ...
+    def desired(self) -> int: ...
 
     def privilegedStartService(self) -> object: ...
 
@@ -49,7 +51,8 @@ def stopReactor(reactor: Any) -> None:
 
 class WatcherActions:
     """
-    Carries out what signals ask of a watcher.  What goes wrong is logged.
+    Carries out what signals ask of a watcher.  What goes wrong is logged, here
+    or, where it is a restart, by the watcher.
 
     @param watcher: the watcher.
     @param stop: begins a graceful stop of the whole process.
@@ -60,8 +63,6 @@ class WatcherActions:
     def __init__(self, watcher: Watcher, stop: Callable[[], None]) -> None:
         self._watcher = watcher
         self._stop = stop
-        self._wanted = 0
-        self._resizing = 0
 
     def stop(self) -> None:
         """
@@ -95,37 +96,19 @@ class WatcherActions:
         self._resize(-1)
 
     def _resize(self, difference: int) -> None:
-        if not self._resizing:
-            self._wanted = self._count()
-        if self._wanted + difference < 1:
-            self._log.warn("One worker is the least there can be: none was stopped.")
-            return
-        self._wanted += difference
-        self._resizing += 1
+        wanted = self._watcher.desired + difference
+        if wanted < 1:
+            self._log.warn("One worker is the least there can be: it stays.")
+        else:
+            self._do(f"scale to {wanted}", lambda: self._watcher.scale(wanted))
 
-        def over(result: object) -> object:
-            self._resizing -= 1
-            return result
-
-        wanted = self._wanted
-        self._do(
-            f"scale to {wanted}",
-            lambda: self._watcher.scale(wanted).addBoth(over),
-        )
-
-    def _count(self) -> int:
-        """
-        Count the places that workers take; during a restart, two workers share
-        one.
-        """
-        return len({each.slot for each in self._watcher.workers})
-
-    def _do(self, what: str, action: Callable[[], Deferred[Any]]) -> None:
+    def _do(self, what: str, action: Callable[[], Deferred[None]]) -> None:
         def failed(failure: Failure) -> None:
-            self._log.error(
-                "Could not {what}: {reason}",
-                what=what,
-                reason=failure.getErrorMessage(),
-            )
+            if failure.check(RestartFailed, Stopped) is None:
+                self._log.error(
+                    "Could not {what}: {reason}",
+                    what=what,
+                    reason=failure.getErrorMessage(),
+                )
 
         maybeDeferred(action).addErrback(failed)

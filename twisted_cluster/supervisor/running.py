@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from twisted_cluster.errors import (
     ClusterError,
-    CrashLoop,
+    CrashLooping,
     InvalidEndpoint,
     InvalidWorkerCount,
     StartFailed,
@@ -48,7 +48,7 @@ STATUSES: Final = "Exit status:\n" + table(
 )
 
 _STATUSES: Final[Sequence[tuple[type[BaseException], int]]] = (
-    (CrashLoop, CRASH_LOOP),
+    (CrashLooping, CRASH_LOOP),
     (Stopped, STOPPED),
     (InvalidEndpoint, USAGE),
     (InvalidWorkerCount, USAGE),
