@@ -22,6 +22,7 @@ import os
 import select
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import Optional, Union
 from typing import Protocol as Shape
 
@@ -194,7 +195,7 @@ class UNIXTransport:
             return
         self._reactor.addWriter(self)
 
-    def writeSequence(self, data: list[bytes]) -> None:
+    def writeSequence(self, data: Iterable[bytes]) -> None:
         """
         Write several pieces as one.
         """
@@ -361,7 +362,7 @@ class BlockingTransport:
             except OSError:
                 self._broken = True
 
-    def writeSequence(self, data: list[bytes]) -> None:
+    def writeSequence(self, data: Iterable[bytes]) -> None:
         """
         Write several pieces as one.
         """

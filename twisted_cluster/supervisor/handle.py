@@ -14,16 +14,15 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, Logger
-from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_cluster.errors import ProtocolError
 from twisted_cluster.interfaces import Data, IWorkerHandle, WorkerMessage
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.logs import decodeRecords, lineRecord, toEvent
+from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
 from twisted_cluster.supervisor.listeners import Listeners
@@ -96,7 +95,7 @@ class Owner(Shape):
     def forward(self, sender: int, to: int, encoded: bytes) -> bool: ...
 
 
-class WatcherProtocol(amp.AMP):
+class WatcherProtocol(ControlProtocol):
     """
     Hears what a worker says on its control channel.
     """
@@ -106,14 +105,14 @@ class WatcherProtocol(amp.AMP):
         self._worker = worker
 
     @commands.Hello.responder
-    def hello(self, pid: int, version: str) -> dict[str, Any]:
+    def hello(self, pid: int, version: str) -> dict[str, object]:
         """
         The worker's bootstrap runs.
         """
         return {}
 
     @commands.Ready.responder
-    def ready(self) -> dict[str, Any]:
+    def ready(self) -> dict[str, object]:
         """
         The worker serves.
         """
@@ -121,7 +120,7 @@ class WatcherProtocol(amp.AMP):
         return {}
 
     @commands.Failed.responder
-    def failed(self, stage: str, reason: str, traceback: str) -> dict[str, Any]:
+    def failed(self, stage: str, reason: str, traceback: str) -> dict[str, object]:
         """
         The worker cannot serve, and ends.
         """
@@ -129,45 +128,20 @@ class WatcherProtocol(amp.AMP):
         return {}
 
     @commands.Stopping.responder
-    def stopping(self) -> dict[str, Any]:
+    def stopping(self) -> dict[str, object]:
         """
         The worker ends by itself.
         """
         self._worker.announcedStop()
         return {}
 
-    @commands.Messages.responder
-    def messages(self, kind: bytes, data: bytes, more: bool) -> Any:
-        """
-        Take over a piece of a batch of messages.
-        """
-        taken = self._worker.conversation.received(kind, data, more)
-        if isinstance(taken, Deferred):
-            return taken.addCallback(lambda rejected: {"undelivered": list(rejected)})
-        return {"undelivered": list(taken)}
-
     @commands.LogEvents.responder
-    def logEvents(self, data: bytes, more: bool, dropped: int) -> dict[str, Any]:
+    def logEvents(self, data: bytes, more: bool, dropped: int) -> dict[str, object]:
         """
         Take over a piece of a batch of log events.
         """
         self._worker.eventsReceived(data, more, dropped)
         return {}
-
-    def unhandledError(self, failure: Failure) -> None:
-        """
-        The worker said something that makes no sense: give its channel up.
-        """
-        self._worker.broken(failure)
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        Nothing more will be heard.
-        """
-        super().connectionLost(reason)
-        self._worker.channelLost(reason)
 
 
 @implementer(IWorkerHandle)
@@ -206,16 +180,19 @@ class WorkerHandle:
         self.generation = settings.generation
         self.state = "starting"
         self.failing: Optional[Failing] = None
+        self._control = WatcherProtocol(self)
         self.conversation: Conversation[WorkerMessage] = Conversation(
             lambda: reactor,
-            self._sendPiece,
+            self._control.sendPiece,
             self._schedule,
             inbox,
             lambda data, _: WorkerMessage(data, self),
             settings.maxMessageSize,
         )
         self.conversation.forward = lambda to, raw: owner.forward(self.id, to, raw)
-        self._control = WatcherProtocol(self)
+        self._control.conversation = self.conversation
+        self._control.nonsense = self._nonsense
+        self._control.lost = self._channelLost
         self._process = WorkerProcess(
             reactor, self, self._control, ServerSocketProtocol(listeners, self.id)
         )
@@ -264,7 +241,7 @@ class WorkerHandle:
             return
         self._log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
         if self._wasReady:
-            self._control.callRemote(commands.Terminate)
+            self._control.call(commands.Terminate)
         else:
             self._process.signal(_SIGTERM)
         self._stopping()
@@ -352,25 +329,6 @@ class WorkerHandle:
             for record in decodeRecords(batch):
                 self._publisher(toEvent(record, self.id, self.slot))
 
-    def broken(self, failure: Failure) -> None:
-        """
-        The worker broke the rules of the control channel.
-        """
-        self._log.failure(
-            "worker {id}: its control channel carried nonsense and is closed",
-            failure,
-            id=self.id,
-        )
-
-    def channelLost(self, reason: Failure) -> None:
-        """
-        The control channel has ended; a process that outlives it is ended too.
-        """
-        self.conversation.close(f"worker {self.id} is gone")
-        if self.state != "dead" and not reason.check(ProtocolError):
-            self._stopping()
-            self._owner.workerLeaving(self)
-
     def exited(self, how: Exit) -> None:
         """
         The worker's process has ended.
@@ -402,6 +360,19 @@ class WorkerHandle:
             ),
         )
 
+    def _nonsense(self, failure: Failure) -> None:
+        self._log.failure(
+            "worker {id}: its control channel carried nonsense and is closed",
+            failure,
+            id=self.id,
+        )
+
+    def _channelLost(self, reason: Failure) -> None:
+        self.conversation.close(f"worker {self.id} is gone")
+        if self.state in ("starting", "ready"):
+            self._stopping()
+            self._owner.workerLeaving(self)
+
     # Time.
 
     def _tick(self) -> None:
@@ -409,7 +380,7 @@ class WorkerHandle:
             return
         decision = self._heartbeat.tick(self._reactor.seconds())
         if isinstance(decision, Ask):
-            answer = self._control.callRemote(commands.Ping)
+            answer = self._control.call(commands.Ping)
             answer.addCallbacks(
                 lambda _: self._heartbeat.answered(), lambda reason: None
             )
@@ -481,11 +452,3 @@ class WorkerHandle:
 
     def _schedule(self) -> None:
         self._reactor.callLater(0, self.conversation.outbox.flush)
-
-    def _sendPiece(
-        self, kind: bytes, data: bytes, more: bool
-    ) -> Deferred[Sequence[int]]:
-        sent = self._control.callRemote(
-            commands.Messages, kind=kind, data=data, more=more
-        )
-        return sent.addCallback(lambda answer: answer["undelivered"])

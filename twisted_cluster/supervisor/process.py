@@ -141,7 +141,7 @@ class WorkerProcess(ProcessProtocol):
                 children.append(other.detach())
                 self._transports.append(UNIXTransport(self._reactor, mine, protocol))
             numbers = _free(inherited, 2)
-            childFDs = dict(zip((0, 1, 2, *numbers), children))
+            childFDs = dict(zip((0, 1, 2, *numbers), children, strict=True))
             childFDs.update((number, number) for number in inherited)
             settings = msgspec.structs.replace(
                 settings, control=numbers[0], sockets=numbers[1]

@@ -12,13 +12,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,8 +27,9 @@ from twisted_cluster.interfaces import Data, IChannel, ILogSink, Message, Respon
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
-from twisted_cluster.ipc.logs import LogQueue
+from twisted_cluster.ipc.logqueue import LogQueue
 from twisted_cluster.ipc.outbox import WINDOW
+from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.sockets.transport import BlockingTransport, UNIXTransport
 
 _URGENT = 40
@@ -37,56 +37,29 @@ _DEADLINE = 30.0
 """Seconds that one write waits for a watcher that stands still."""
 
 
-class WorkerProtocol(amp.AMP):
+class WorkerProtocol(ControlProtocol):
     """
-    Hears the watcher's commands and hands them to the L{Link}.
+    Hears the watcher's commands.
+
+    @ivar terminated: called when the watcher wants the worker to leave.
     """
 
-    _log = Logger()
-
-    def __init__(self, link: Link) -> None:
-        super().__init__()
-        self._link = link
+    terminated: Callable[[], None]
 
     @commands.Ping.responder
-    def ping(self) -> dict[str, Any]:
+    def ping(self) -> dict[str, object]:
         """
         Answer: the reactor turns.
         """
         return {}
 
-    @commands.Messages.responder
-    def messages(self, kind: bytes, data: bytes, more: bool) -> Any:
-        """
-        Take over a piece of a batch of messages.
-        """
-        taken = self._link.conversation.received(kind, data, more)
-        if isinstance(taken, Deferred):
-            return taken.addCallback(lambda rejected: {"undelivered": list(rejected)})
-        return {"undelivered": list(taken)}
-
     @commands.Terminate.responder
-    def terminate(self) -> dict[str, Any]:
+    def terminate(self) -> dict[str, object]:
         """
         Leave.
         """
-        self._link.terminated()
+        self.terminated()
         return {}
-
-    def unhandledError(self, failure: Failure) -> None:
-        """
-        A command could not be carried out: give the channel up.
-        """
-        self._log.failure("the control channel broke", failure)
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        The watcher is gone.
-        """
-        super().connectionLost(reason)
-        self._link.lost(reason)
 
 
 @implementer(IChannel, ILogSink)
@@ -97,6 +70,8 @@ class Link:
     @ivar terminated: called when the watcher wants the worker to leave.
     @ivar orphaned: called when the connection has ended.
     """
+
+    _log = Logger()
 
     def __init__(self, skt: socket.socket, maxMessageSize: int) -> None:
         """
@@ -113,15 +88,24 @@ class Link:
         self._closed = False
         self.terminated: Callable[[], None] = lambda: None
         self.orphaned: Callable[[], None] = lambda: None
+        self._protocol = WorkerProtocol()
         inbox: Inbox[Message] = Inbox(
             "iterate over cluster.channel(), or have the watcher send nothing"
         )
         self.inbox = inbox
         self.conversation: Conversation[Message] = Conversation(
-            self._clock, self._sendPiece, self._schedule, inbox, Message, maxMessageSize
+            self._clock,
+            self._protocol.sendPiece,
+            self._schedule,
+            inbox,
+            Message,
+            maxMessageSize,
         )
         self.conversation.outbox.windowed = False
-        self._protocol = WorkerProtocol(self)
+        self._protocol.conversation = self.conversation
+        self._protocol.terminated = lambda: self.terminated()
+        self._protocol.nonsense = self._nonsense
+        self._protocol.lost = self._lost
         self._protocol.makeConnection(BlockingTransport(skt, _DEADLINE))
         os.register_at_fork(after_in_child=self._forked)
 
@@ -131,21 +115,21 @@ class Link:
         """
         Say that the bootstrap runs.
         """
-        self._protocol.callRemote(commands.Hello, pid=os.getpid(), version=__version__)
+        self._protocol.call(commands.Hello, pid=os.getpid(), version=__version__)
 
     def ready(self) -> None:
         """
         Say that the worker serves.
         """
         self.flush()
-        self._protocol.callRemote(commands.Ready)
+        self._protocol.call(commands.Ready)
 
     def failed(self, stage: str, reason: str, traceback: str) -> None:
         """
         Say that the target cannot be run.
         """
         self.flush()
-        self._protocol.callRemote(
+        self._protocol.call(
             commands.Failed,
             stage=stage,
             reason=_last(reason),
@@ -157,7 +141,7 @@ class Link:
         Say that the worker ends by itself.
         """
         if not self._closed:
-            self._protocol.callRemote(commands.Stopping)
+            self._protocol.call(commands.Stopping)
 
     def put(self, level: int, data: bytes) -> None:
         """
@@ -243,10 +227,10 @@ class Link:
             self.conversation.outbox.windowed = False
             self.flush()
 
-    def lost(self, reason: Failure) -> None:
-        """
-        The connection has ended.
-        """
+    def _nonsense(self, failure: Failure) -> None:
+        self._log.failure("the control channel carried nonsense", failure)
+
+    def _lost(self, reason: Failure) -> None:
         self._closed = True
         self.conversation.close("the watcher is gone")
         self.inbox.close()
@@ -272,7 +256,7 @@ class Link:
         starts = range(0, max(len(batch), 1), commands.PIECE)
         for start in starts:
             self._eventsOnTheirWay += 1
-            self._protocol.callRemote(
+            self._protocol.call(
                 commands.LogEvents,
                 data=batch[start : start + commands.PIECE],
                 more=start != starts[-1],
@@ -283,14 +267,6 @@ class Link:
         self._eventsOnTheirWay -= 1
         if len(self._events):
             self._schedule()
-
-    def _sendPiece(
-        self, kind: bytes, data: bytes, more: bool
-    ) -> Deferred[Sequence[int]]:
-        sent = self._protocol.callRemote(
-            commands.Messages, kind=kind, data=data, more=more
-        )
-        return sent.addCallback(lambda answer: answer["undelivered"])
 
     def _schedule(self) -> None:
         if self._transport is None:

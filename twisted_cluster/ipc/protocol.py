@@ -1,0 +1,93 @@
+"""
+What the two ends of a control channel have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from twisted_cluster.ipc import commands
+from twisted_cluster.ipc.conversation import Conversation
+
+
+class ControlProtocol(amp.AMP):
+    """
+    Speaks the commands of the control channel; subclasses hear those of their
+    side.
+
+    @ivar conversation: where messages come from and go to.
+    @ivar nonsense: called when the other side broke the rules, with why.
+    @ivar lost: called once, when the connection has ended.
+    """
+
+    conversation: Optional[Conversation[Any]] = None
+    nonsense: Callable[[Failure], None]
+    lost: Callable[[Failure], None]
+
+    def call(
+        self, command: type[amp.Command], **arguments: object
+    ) -> Deferred[dict[str, Any]]:
+        """
+        Send a command.
+
+        @return: a Deferred of its answer, which fails when the connection ends
+            first; for a command without an answer, one that means nothing.
+        """
+        answer = self.callRemote(command, **arguments)
+        return cast("Deferred[dict[str, Any]]", answer) if answer else Deferred()
+
+    def sendPiece(
+        self, kind: bytes, data: bytes, more: bool
+    ) -> Deferred[Sequence[int]]:
+        """
+        Send a piece of a batch, as L{twisted_cluster.ipc.outbox.SendPiece}.
+        """
+        answer = self.callRemote(commands.Messages, kind=kind, data=data, more=more)
+        sent: Deferred[Sequence[int]] = answer.addCallback(_undelivered)
+        return sent
+
+    @commands.Messages.responder
+    def messages(self, kind: bytes, data: bytes, more: bool) -> Any:
+        """
+        Take over a piece of a batch of messages.
+        """
+        assert self.conversation is not None
+        taken = self.conversation.received(kind, data, more)
+        if isinstance(taken, Deferred):
+            return taken.addCallback(lambda rejected: {"undelivered": rejected})
+        return {"undelivered": taken}
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Parse what arrives; what cannot be parsed ends the connection.
+        """
+        try:
+            super().dataReceived(data)
+        except Exception:
+            self.unhandledError(Failure())
+
+    def unhandledError(self, failure: Failure) -> None:
+        """
+        The other side broke the rules: close the connection.
+        """
+        self.nonsense(failure)
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Nothing more will be heard.
+        """
+        super().connectionLost(reason)
+        self.lost(reason)
+
+
+def _undelivered(answer: dict[str, Any]) -> Sequence[int]:
+    undelivered: Sequence[int] = answer["undelivered"]
+    return undelivered
