@@ -24,7 +24,8 @@ BASE: Final = frozenset({"errors", "interfaces"})
 IPC: Final = BASE | {"policy", "sockets", "ipc"}
 SIDES: Final = IPC | {"supervisor", "worker"}
 BELOW_WATCHER: Final = SIDES | {"ops"}
-LIBRARY: Final = BELOW_WATCHER | {"watcher", "cluster"}
+BESIDE_CLUSTER: Final = frozenset({"alone", "endpoints"})
+LIBRARY: Final = BELOW_WATCHER | BESIDE_CLUSTER | {"watcher", "cluster"}
 
 MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "errors": frozenset(),
@@ -37,7 +38,9 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "ops": SIDES,
     "testing": BELOW_WATCHER,
     "watcher": BELOW_WATCHER,
-    "cluster": BELOW_WATCHER,
+    "alone": BASE,
+    "endpoints": SIDES,
+    "cluster": BELOW_WATCHER | BESIDE_CLUSTER,
     "": LIBRARY,
     "tap": LIBRARY | {"", "cli"},
     "cli": LIBRARY | {"", "tap"},
@@ -45,7 +48,13 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
 }
 """
 For each part, the parts that it may import besides itself.  The empty name is
-the package's own C{__init__}, whose C{__version__} everybody may read.
+the package's own C{__init__}: everybody may C{import twisted_cluster}, to see
+where it is, and read its C{__version__}; its public names are for users.
+"""
+
+FREE: Final = frozenset({PACKAGE, f"{PACKAGE}.__version__"})
+"""
+What everybody may import.
 """
 
 FREE_WHEN_TYPE_CHECKING: Final = BASE
@@ -197,7 +206,7 @@ def crossings(root: Path) -> list[str]:
     wrong = []
     for each in imports(root):
         source, target = each.module.partition(".")[0], part(each.target, known)
-        if target is None or target == source or each.target.endswith(".__version__"):
+        if target is None or target == source or each.target in FREE:
             continue
         if each.typeChecking and source in FREE_WHEN_TYPE_CHECKING:
             continue
@@ -245,7 +254,7 @@ class LayersTests(SynchronousTestCase):
             "worker/a": "import twisted_cluster.watcher",
             "worker/b": "def f():\n    from ..supervisor import process",
             "worker/c": "if TYPE_CHECKING:\n    from twisted_cluster import watcher",
-            "worker/d": "from . import a\nfrom ..ipc import logs",
+            "worker/d": "import twisted_cluster\nfrom . import a\nfrom ..ipc import logs",
             "supervisor/__init__": "from .. import SomePublicName",
             "supervisor/process": "",
         }.items():
@@ -350,6 +359,13 @@ class ReactorTests(SynchronousTestCase):
         program can still choose its own.
         """
         self.assertInstallsNoReactor("twisted_cluster.worker.bootstrap")
+
+    def test_plugin(self) -> None:
+        """
+        Twisted imports the plugin to list plugins, in any program that parses
+        an endpoint description: no reactor comes with it.
+        """
+        self.assertInstallsNoReactor("twisted.plugins.twisted_cluster_plugin")
 
     def test_cluster(self) -> None:
         """

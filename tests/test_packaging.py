@@ -76,12 +76,13 @@ def run(command: Sequence[str | Path], cwd: Path, deadline: float) -> str:
     @raise AssertionError: it ended with an error, or too late; the text holds
         all that it wrote.
     """
-    shown = " ".join(str(word) for word in command[:6])
+    words = [str(word) for word in command]
+    shown = " ".join(word for word in words if "\n" not in word)
     print(f"[packaging] {shown} …", flush=True)
     started = time.monotonic()
     try:
         done = subprocess.run(
-            [str(word) for word in command],
+            words,
             cwd=cwd,
             env=cleanEnvironment(),
             stdin=subprocess.DEVNULL,
