@@ -254,7 +254,7 @@ class LayersTests(SynchronousTestCase):
             "worker/a": "import twisted_cluster.watcher",
             "worker/b": "def f():\n    from ..supervisor import process",
             "worker/c": "if TYPE_CHECKING:\n    from twisted_cluster import watcher",
-            "worker/d": "import twisted_cluster\nfrom . import a\nfrom ..ipc import logs",
+            "worker/d": "import twisted_cluster\nfrom . import a",
             "supervisor/__init__": "from .. import SomePublicName",
             "supervisor/process": "",
         }.items():
