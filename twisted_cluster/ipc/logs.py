@@ -11,6 +11,7 @@ up, call or allocate no more than the event is long.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import time
 from typing import Any, Final, Optional
 
@@ -41,7 +42,7 @@ MAX_EVENT: Final = 1024 * 1024
 The most bytes that an encoded event takes; what is longer is cut and says so.
 """
 
-LEVELS: Final = {
+LEVELS: Final[Mapping[Any, int]] = {
     LogLevel.debug: 10,
     LogLevel.info: 20,
     LogLevel.warn: 30,
@@ -54,14 +55,26 @@ The levels' numbers, those of the standard C{logging} module.
 
 _NAMES: Final = {number: level for level, number in LEVELS.items()}
 _ENVELOPE: Final = frozenset(
-    "log_logger log_level log_namespace log_source log_format log_time log_failure "
-    "log_trace log_flattened log_text log_legacy log_system".split()
+    (
+        "log_logger",
+        "log_level",
+        "log_namespace",
+        "log_source",
+        "log_format",
+        "log_time",
+        "log_failure",
+        "log_trace",
+        "log_flattened",
+        "log_text",
+        "log_legacy",
+        "log_system",
+    )
 )
 _LEGACY: Final = _ENVELOPE.union(
-    "message isError time system failure why format logLevel".split()
+    ("message", "isError", "time", "system", "failure", "why", "format", "logLevel")
 )
 _RESERVED: Final = _LEGACY.union(
-    "cluster_worker cluster_slot cluster_format cluster_arguments".split()
+    ("cluster_worker", "cluster_slot", "cluster_format", "cluster_arguments")
 )
 _TEXT: Final = 96 * 1024
 _TRACEBACK: Final = 48 * 1024
@@ -118,7 +131,7 @@ def levelNumber(event: dict[str, Any]) -> int:
     """
     Find the number of an event's level; that of info if it has none.
     """
-    return LEVELS.get(event.get("log_level"), 20)  # type: ignore[call-overload, no-any-return]
+    return LEVELS.get(event.get("log_level"), 20)
 
 
 def encodeEvent(event: dict[str, Any]) -> tuple[int, bytes]:

@@ -85,7 +85,7 @@ class _Plain:
     def convert(self, value: object, depth: int = 0) -> Any:
         kind = type(value)
         if kind is str:
-            return self._text(value)  # type: ignore[arg-type]
+            return self._text(value)
         if kind is bytes:
             return self._bytes(value)  # type: ignore[arg-type]
         if value is None or kind is bool or kind is float:
@@ -94,7 +94,7 @@ class _Plain:
             return value
         if depth < _DEPTH:
             if kind is list:
-                return self._list(value, depth)  # type: ignore[arg-type]
+                return self._list(value, depth)
             if isinstance(value, dict):
                 self.exact = self.exact and kind is dict
                 return self._dict(value, depth)

@@ -1,0 +1,343 @@
+"""
+How the log looks: on a terminal, in a file, and as JSON.
+
+Rules:
+
+  - One event is one line, or a first line and indented ones after it.  What an
+    event contains cannot look like another event's line, nor steer a terminal:
+    control characters are escaped.
+  - The text was formatted where the event was logged, and is not formatted
+    again.
+  - An observer never raises because of an event; of the stream, what writing
+    raises.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from time import time as now
+from typing import IO, Any, Final, Optional
+
+import msgspec
+from twisted.logger import FileLogObserver, ILogObserver, formatEvent
+from twisted.python.failure import Failure
+
+from twisted_cluster.ipc.logs import LEVELS, describeEvent
+from twisted_cluster.ipc.plain import plainData, safeText
+
+_WATCHER: Final = "watcher"
+_PACKAGE: Final = "twisted_cluster."
+_NAMESPACE: Final = 18
+_LEVEL_NAMES: Final = {
+    10: "debug",
+    20: "info",
+    30: "warn",
+    40: "error",
+    50: "critical",
+}
+_UNSAFE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+_RESET: Final = "\x1b[0m"
+_DIM: Final = "\x1b[2m"
+_BOLD: Final = "\x1b[1m"
+_LEVEL_COLOURS: Final = {
+    10: _DIM,
+    20: "\x1b[32m",
+    30: "\x1b[33m",
+    40: "\x1b[1;31m",
+    50: "\x1b[1;37;41m",
+}
+_SLOT_COLOURS: Final = (
+    "\x1b[36m",
+    "\x1b[35m",
+    "\x1b[34m",
+    "\x1b[33m",
+    "\x1b[32m",
+    "\x1b[96m",
+    "\x1b[95m",
+    "\x1b[94m",
+    "\x1b[93m",
+    "\x1b[92m",
+)
+
+
+def observerFor(stream: IO[Any], format: str = "auto") -> ILogObserver:
+    """
+    Choose how the log looks on a stream.
+
+    @param format: C{auto} (aligned on a terminal, and coloured unless
+        C{NO_COLOR} is set or the terminal is dumb; plain elsewhere), C{text}
+        (plain) or C{json}.
+    @raise ValueError: for another format.
+    """
+    if format == "json":
+        return jsonObserver(stream)
+    if format == "auto" and _isTerminal(stream):
+        dumb = os.environ.get("TERM", "dumb") == "dumb"
+        return consoleObserver(stream, not dumb and not os.environ.get("NO_COLOR"))
+    if format in ("auto", "text"):
+        return plainObserver(stream)
+    raise ValueError(f"no log format is called {format!r}: auto, text or json")
+
+
+def _isTerminal(stream: IO[Any]) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def consoleObserver(stream: IO[Any], colour: bool) -> ILogObserver:
+    """
+    Write the log for people who watch it: time, level, worker and namespace in
+    columns.
+    """
+    return _observer(stream, _Console(colour))
+
+
+def plainObserver(stream: IO[Any]) -> ILogObserver:
+    """
+    Write the log for files and for C{grep}: one event a line, its further lines
+    indented, as in
+
+    C{2026-01-31T14:03:22.118+01:00 [worker 2] info  mypackage.server: text}
+    """
+    return _observer(stream, _Plain())
+
+
+def jsonObserver(stream: IO[Any]) -> ILogObserver:
+    """
+    Write the log for programs: one JSON object a line.
+
+    Its keys: C{time} (ISO 8601, UTC), C{level}, C{worker} and C{slot} (null for
+    the watcher's own events), C{namespace}, C{message} (the text),
+    C{format} (as the program gave it, or null), C{traceback} (or null) and
+    C{arguments} (an object of the event's own keys).
+    """
+    return _observer(stream, _json)
+
+
+def _observer(stream: IO[Any], line: Callable[[_Entry], str]) -> ILogObserver:
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
+
+    def text(event: dict[str, Any]) -> Optional[str]:
+        entry = _Entry(event)
+        if not entry.text and not entry.traceback:
+            return None
+        result = line(entry)
+        if encoding not in ("utf-8", "utf8"):
+            result = result.encode(encoding, "backslashreplace").decode(encoding)
+        return result
+
+    return FileLogObserver(stream, text)
+
+
+class _Entry:
+    """
+    What is to be shown of an event, wherever it comes from.
+
+    @ivar text: the text, without the traceback.
+    @ivar traceback: the traceback, or the empty string.
+    @ivar worker: the worker's id, or L{None} for the watcher itself.
+    """
+
+    def __init__(self, event: dict[str, Any]) -> None:
+        self.event = event
+        self.level = LEVELS.get(event.get("log_level"), 20)
+        when = event.get("log_time")
+        self.time: float = when if isinstance(when, (int, float)) else now()
+        self.namespace = _string(event.get("log_namespace", "-"))
+        self.worker: Optional[int] = event.get("cluster_worker")
+        self.slot: Optional[int] = event.get("cluster_slot")
+        text = event.get("log_text")
+        self.text: str = text if type(text) is str else formatEvent(event)
+        self.traceback = ""
+        failure = event.get("log_failure") or event.get("failure")
+        if isinstance(failure, Failure):
+            try:
+                self.traceback = failure.getTraceback()
+            except Exception as error:
+                self.traceback = f"(no traceback: {safeText(error)})"
+            if self.traceback:
+                self.text = self.text.removesuffix(self.traceback).rstrip("\n")
+
+    def lines(self) -> Iterator[str]:
+        """
+        Give the lines of the text and of the traceback, made safe.
+        """
+        whole = self.text
+        if self.traceback:
+            whole = f"{whole}\n{self.traceback.rstrip()}" if whole else self.traceback
+        if whole.isprintable():
+            yield whole
+            return
+        for line in whole.replace("\r\n", "\n").rstrip("\n").split("\n"):
+            yield escape(line)
+
+
+def escape(line: str) -> str:
+    """
+    Make control characters, and others that deceive the reader, visible.
+    """
+    if line.isprintable():
+        return line
+    return _UNSAFE.sub(_escaped, line.replace("\n", "\\n"))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return ascii(match.group())[1:-1]
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else safeText(value, str)
+
+
+class _Clock:
+    """
+    Formats times, most of which fall into the same second.
+    """
+
+    def __init__(self, format: str) -> None:
+        self._format = format
+        self._second: Optional[int] = None
+        self._before = self._after = ""
+
+    def __call__(self, when: float) -> str:
+        try:
+            second = int(when // 1)
+            if second != self._second:
+                moment = datetime.fromtimestamp(second).astimezone()
+                text = moment.strftime(self._format)
+                offset = moment.isoformat()[19:]
+                self._before, _, self._after = text.partition("%")
+                self._after = offset if self._after else ""
+                self._second = second
+            return f"{self._before}.{int((when - second) * 1000):03}{self._after}"
+        except (ValueError, OverflowError, OSError):
+            return "-"
+
+
+class _Console:
+    """
+    Lines for a terminal.
+    """
+
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour
+        self._time = _Clock("%H:%M:%S")
+        self._worker = len("worker 9")
+
+    def __call__(self, entry: _Entry) -> str:
+        own = entry.worker is None
+        label = _WATCHER if own else f"worker {entry.worker}"
+        self._worker = max(self._worker, len(label))
+        first, *rest = entry.lines()
+        paint = self._paint
+        head = " ".join(
+            (
+                paint(_DIM, self._time(entry.time)),
+                paint(_LEVEL_COLOURS[entry.level], f"{_LEVEL_NAMES[entry.level]:<8}"),
+                paint(_slotColour(entry.slot), f"{label:<{self._worker}}"),
+                paint(_DIM, f"{shorten(entry.namespace, _NAMESPACE):<{_NAMESPACE}}"),
+            )
+        )
+        gutter = " " * 13 + paint(_DIM, "│") + " "
+        body = [self._body(entry, first)]
+        body += [gutter + self._body(entry, line) for line in rest]
+        return head + " " + "\n".join(body) + "\n"
+
+    def _body(self, entry: _Entry, line: str) -> str:
+        if entry.level <= 10:
+            return self._paint(_DIM, line)
+        return line
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_RESET}" if self._colour else text
+
+
+def _slotColour(slot: Optional[int]) -> str:
+    return _BOLD if slot is None else _SLOT_COLOURS[slot % len(_SLOT_COLOURS)]
+
+
+def shorten(namespace: str, width: int) -> str:
+    """
+    Abbreviate a namespace: the package's own name goes first, then its leading
+    parts shrink to their initials, then it is cut on the left.
+    """
+    parts = escape(namespace.removeprefix(_PACKAGE)).split(".")
+    for index in range(len(parts) - 1):
+        if len(".".join(parts)) <= width:
+            break
+        parts[index] = parts[index][:1]
+    short = ".".join(parts)
+    return short if len(short) <= width else "…" + short[1 - width :]
+
+
+class _Plain:
+    """
+    Lines for a file.
+    """
+
+    def __init__(self) -> None:
+        self._time = _Clock("%Y-%m-%dT%H:%M:%S%%z")
+        self._worker = len("[worker 9]")
+
+    def __call__(self, entry: _Entry) -> str:
+        label = "[watcher]" if entry.worker is None else f"[worker {entry.worker}]"
+        self._worker = max(self._worker, len(label))
+        time, level = self._time(entry.time), _LEVEL_NAMES[entry.level]
+        namespace = escape(entry.namespace)
+        text = "\n    ".join(entry.lines())
+        return f"{time} {label:<{self._worker}} {level:<5} {namespace}: {text}\n"
+
+
+def _json(entry: _Entry) -> str:
+    event = entry.event
+    if "cluster_arguments" in event:
+        arguments, format = event["cluster_arguments"], event.get("cluster_format")
+    else:
+        record = describeEvent(event)
+        arguments, format = record.arguments, record.format
+    values = {
+        "time": _utc(entry.time),
+        "level": _LEVEL_NAMES[entry.level],
+        "worker": entry.worker,
+        "slot": entry.slot,
+        "namespace": entry.namespace,
+        "message": entry.text,
+        "format": format,
+        "traceback": entry.traceback or None,
+        "arguments": arguments,
+    }
+    try:
+        values["arguments"] = _jsonable(arguments)
+        encoded = msgspec.json.encode(values)
+    except Exception:
+        encoded = msgspec.json.encode(_jsonable(plainData(values)[0]))
+    return encoded.decode("utf-8") + "\n"
+
+
+def _jsonable(value: Any) -> Any:
+    """
+    Write bytes as text, which JSON would have as Base64.
+    """
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(item) for item in value]
+    return value
+
+
+def _utc(when: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(when, timezone.utc)
+        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return "-"

@@ -1,0 +1,282 @@
+"""
+Catches whatever a worker's program logs, by whichever logging system, and
+hands it to the channel to the watcher.
+
+Rules:
+
+  - The program sees nothing of it: its observers, handlers, loggers and
+    C{showwarning} are what they would be alone.
+  - Each logging system is caught where its events are published, before anybody
+    sees them.  What is logged or printed while an event is being published is a
+    copy of it, and is not relayed again; see L{twisted_cluster.worker.depth}.
+  - An event below the level costs a comparison.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from logging import LogRecord
+from time import time
+from typing import Any, Optional, TextIO, cast
+
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LimitedHistoryLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    LogPublisher,
+    eventAsText,
+    globalLogBeginner,
+    globalLogPublisher,
+)
+from twisted.python.reflect import qual
+from zope.interface import implementer
+
+from twisted_cluster.interfaces import ILogSink
+from twisted_cluster.ipc.logs import LEVELS, encodeEvent, encodeRecord
+from twisted_cluster.ipc.plain import safeText
+from twisted_cluster.worker.depth import (
+    activate,
+    collecting,
+    depth,
+    isActive,
+    relaying,
+    repeating,
+)
+from twisted_cluster.worker.stdlog import catchLogging, describeLogging, levelOf
+
+__all__ = ["RelayObserver", "installRelay", "relaying"]
+
+_Undo = Callable[[], None]
+_LEVELS = dict(LEVELS)
+
+
+@implementer(ILogObserver)
+class RelayObserver:
+    """
+    Relays events to the watcher; the observer for a program that wants some
+    events relayed on purpose, C{Logger(observer=…)}.  An event that this thread
+    is publishing through C{globalLogPublisher}, and which is therefore relayed
+    already, it lets pass.
+    """
+
+    def __init__(self, sink: ILogSink, level: Any = LogLevel.debug) -> None:
+        """
+        @param sink: where events go.
+        @param level: the lowest L{LogLevel} to relay.
+        """
+        self._put = sink.put
+        self._threshold = LEVELS[level]
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """
+        Relay an event, unless that is its copy.  Never raises.
+        """
+        if not relaying():
+            self.relay(event)
+
+    def relay(self, event: dict[str, Any]) -> None:
+        """
+        Relay an event, wherever it comes from.  Never raises.
+        """
+        if _LEVELS.get(event.get("log_level"), 20) >= self._threshold:
+            self._encodeAndPut(lambda: encodeEvent(event))
+
+    def relayLogging(self, record: LogRecord) -> None:
+        """
+        Relay a record of C{logging}, unless that is a copy.  Never raises.
+        """
+        level = levelOf(record)
+        if level >= self._threshold and not depth.value:
+            self._encodeAndPut(
+                lambda: (level, encodeRecord(describeLogging(record, level)))
+            )
+
+    def _encodeAndPut(self, encode: Callable[[], tuple[int, bytes]]) -> None:
+        if depth.encoding or not isActive():
+            return
+        depth.encoding = True
+        try:
+            level, data = encode()
+        finally:
+            depth.encoding = False
+        with suppress(Exception):
+            self._put(level, data)
+
+
+class _RelayingPublisher(LogPublisher):
+    """
+    What C{globalLogPublisher} becomes.
+
+    @ivar relayObserver: what relays.
+    """
+
+    relayObserver: RelayObserver
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if not depth.value:
+            self.relayObserver.relay(event)
+        depth.value += 1
+        try:
+            super().__call__(event)
+        finally:
+            depth.value -= 1
+
+    def _errorLoggerForObserver(self, observer: ILogObserver) -> Logger:
+        """
+        An observer raised: that is news, although it comes while an event is
+        being published.
+        """
+        logger = super()._errorLoggerForObserver(observer)
+        if isinstance(logger.observer, LogPublisher):
+            relay = cast(ILogObserver, self.relayObserver.relay)
+            logger.observer.addObserver(relay)
+        return logger
+
+
+class _History(LimitedHistoryLogObserver):
+    """
+    What was logged before the program began logging.  It is published again
+    when the program does.
+    """
+
+    def replayTo(self, otherObserver: ILogObserver) -> None:
+        with repeating():
+            super().replayTo(otherObserver)
+
+
+def installRelay(sink: ILogSink, level: Any = LogLevel.debug) -> _Undo:
+    """
+    Relay what is logged from now on, and what was logged before if nobody has
+    begun logging yet.
+
+    @param sink: where the events go.
+    @param level: the lowest L{LogLevel} to relay.
+    @return: what takes the relay out again.
+    """
+    relay = RelayObserver(sink, level)
+    activate(True)
+    gc.callbacks.append(collecting)
+    undoings: list[_Undo] = [
+        _catchTwisted(relay),
+        _catchHistory(relay),
+        catchLogging(relay.relayLogging),
+        _catchWarnings(relay),
+    ]
+
+    def undo() -> None:
+        while undoings:
+            undoings.pop()()
+        gc.callbacks.remove(collecting)
+        activate(False)
+
+    return undo
+
+
+def _catchTwisted(relay: RelayObserver) -> _Undo:
+    """
+    Change the class of the publisher rather than its observers or C{Logger}s:
+    all who hold it, hold it still.
+    """
+    before = globalLogPublisher.__class__
+    globalLogPublisher.__class__ = _RelayingPublisher
+    globalLogPublisher.relayObserver = relay  # type: ignore[attr-defined]
+
+    def undo() -> None:
+        globalLogPublisher.__class__ = before
+        del globalLogPublisher.relayObserver  # type: ignore[attr-defined]
+
+    return undo
+
+
+def _catchHistory(relay: RelayObserver) -> _Undo:
+    """
+    Relay what was logged already, and neither relay it once more when it is
+    published to the program's first observers, nor print the worst of it to a
+    standard error that was replaced meanwhile.
+    """
+    beginner: Any = globalLogBeginner
+    history = getattr(beginner, "_initialBuffer", None)
+    before = getattr(beginner, "_temporaryObserver", None)
+    if before is None or type(history) is not LimitedHistoryLogObserver:
+        return lambda: None
+    history.replayTo(cast(ILogObserver, relay.relay))
+    history.__class__ = _History
+    temporary = LogPublisher(history, _lastResort(sys.stderr))
+    beginner._temporaryObserver = temporary
+    globalLogPublisher.removeObserver(before)
+    globalLogPublisher.addObserver(temporary)
+
+    def undo() -> None:
+        history.__class__ = LimitedHistoryLogObserver
+        if beginner._temporaryObserver is temporary:
+            beginner._temporaryObserver = before
+            globalLogPublisher.removeObserver(temporary)
+            globalLogPublisher.addObserver(before)
+
+    return undo
+
+
+def _lastResort(stream: TextIO) -> ILogObserver:
+    """
+    What C{LogBeginner} does with critical events until logging begins.
+    """
+
+    def text(event: dict[str, Any]) -> str:
+        return eventAsText(event, includeTimestamp=False, includeSystem=False) + "\n"
+
+    return FilteringLogObserver(
+        FileLogObserver(stream, text),
+        [LogLevelFilterPredicate(defaultLogLevel=LogLevel.critical)],
+    )
+
+
+def _catchWarnings(relay: RelayObserver) -> _Undo:
+    """
+    Stand in front of C{warnings.showwarning}.  Who replaces it later, Twisted
+    and C{logging.captureWarnings} among them, logs the warning, and is caught
+    there.
+    """
+    before = warnings.showwarning
+
+    def showwarning(
+        message: Any,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Optional[TextIO] = None,
+        line: Optional[str] = None,
+    ) -> None:
+        if file is not None:
+            before(message, category, filename, lineno, file, line)
+            return
+        if not depth.value:
+            relay.relay(
+                {
+                    "log_level": LogLevel.warn,
+                    "log_namespace": "warnings",
+                    "log_time": time(),
+                    "log_format": "{filename}:{lineno}: {category}: {warning}",
+                    "filename": filename,
+                    "lineno": lineno,
+                    "category": qual(category),
+                    "warning": safeText(message, str),
+                }
+            )
+        with repeating():
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = showwarning
+
+    def undo() -> None:
+        if warnings.showwarning is showwarning:
+            warnings.showwarning = before
+
+    return undo
