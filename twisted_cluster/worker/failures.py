@@ -122,7 +122,28 @@ def failureError(what: str, failure: Failure) -> TargetError:
     assert exc is not None
     if isinstance(exc, TargetError) or exc.__traceback__ is not None:
         return startError(what, exc)
-    return TargetStartError(f"{what}: {_oneLine(exc)}", failure.getTraceback())
+    return TargetStartError(f"{what}: {_oneLine(exc)}", _describeCleaned(failure))
+
+
+def _describeCleaned(failure: Failure) -> str:
+    """
+    As L{describeFailure}, for a failure the exception of which has lost its
+    traceback: older versions of Twisted take it away.
+    """
+    assert failure.value is not None
+    frames = _ownFrames(
+        [
+            traceback.FrameSummary(filename, line, name)
+            for name, filename, line, *_ in failure.frames
+        ]
+    )
+    return "".join(
+        [
+            "Traceback (most recent call last):\n",
+            *traceback.StackSummary.from_list(frames).format(),
+            *traceback.format_exception_only(type(failure.value), failure.value),
+        ]
+    )
 
 
 def _oneLine(exc: BaseException) -> str:

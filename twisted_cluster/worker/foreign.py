@@ -131,23 +131,28 @@ def _patchApp(module: ModuleType) -> list[Undo]:
 
 
 def _patchTwistd(module: ModuleType) -> list[Undo]:
-    from twisted_cluster.worker.twistd import WorkerLogger, tame
-
     runner: Any = getattr(module, "UnixApplicationRunner", None)
     if runner is None:
         return []
     original = runner.__init__
 
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        from twisted_cluster.worker.twistd import tame
+
         tame(config)
         original(self, config, *args, **kwargs)
+
+    def loggerFactory(options: Any) -> object:
+        from twisted_cluster.worker.twistd import WorkerLogger
+
+        return WorkerLogger(options)
 
     def daemonize(self: Any, reactor: object) -> None:
         _log.warn("The target wanted to become a daemon; a worker stays as it is")
 
     return [
         *_replace(runner, "__init__", __init__),
-        *_replace(runner, "loggerFactory", WorkerLogger),
+        *_replace(runner, "loggerFactory", staticmethod(loggerFactory)),
         *_replace(runner, "daemonize", daemonize),
     ]
 
