@@ -109,8 +109,9 @@ def shutdown() -> None:
     else:
         from twisted.internet import reactor
 
-        if reactor.running:  # type: ignore[attr-defined]  # no interface has it
-            reactor.stop()  # type: ignore[attr-defined]  # the module is the reactor
+        running: Any = reactor
+        if running.running:
+            running.stop()
 
 
 def _worker(name: str) -> context.Worker:

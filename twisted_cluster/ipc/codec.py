@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from twisted_cluster.errors import (
     UsageError,
 )
 from twisted_cluster.interfaces import Data
+
+T = TypeVar("T")
 
 _REGISTERED = 1
 """The MessagePack extension type of a message whose type was registered."""
@@ -165,14 +167,8 @@ def splitForwards(batch: bytes) -> Iterable[tuple[int, msgspec.Raw]]:
     return _decode(_forwards, batch)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], batch: bytes) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[T], batch: bytes) -> T:
     try:
         return decoder.decode(batch)
-    except (
-        msgspec.DecodeError,
-        RecursionError,
-        ValueError,
-        struct.error,
-        TypeError,
-    ) as error:
+    except (RecursionError, TypeError, ValueError, struct.error) as error:
         raise ProtocolError(f"a batch that cannot be decoded: {error}") from error

@@ -14,9 +14,11 @@ the last with C{more} true.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from twisted.protocols import amp
+
+Arguments = list[tuple[bytes, amp.Argument]]
 
 PIECE: Final = 60_000
 """
@@ -43,7 +45,7 @@ class Ready(amp.Command):
     Worker to watcher, once: now I serve.
     """
 
-    arguments: list[tuple[bytes, amp.Argument]] = []
+    arguments: ClassVar[Arguments] = []
     requiresAnswer = False
 
 
@@ -72,8 +74,8 @@ class Ping(amp.Command):
     reactor, never from a thread.
     """
 
-    arguments: list[tuple[bytes, amp.Argument]] = []
-    response: list[tuple[bytes, amp.Argument]] = []
+    arguments: ClassVar[Arguments] = []
+    response: ClassVar[Arguments] = []
 
 
 class Messages(amp.Command):
@@ -116,7 +118,7 @@ class LogEvents(amp.Command):
         (b"more", amp.Boolean()),
         (b"dropped", amp.Integer()),
     ]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[Arguments] = []
 
 
 class Stopping(amp.Command):
@@ -125,7 +127,7 @@ class Stopping(amp.Command):
     program stopped its reactor).
     """
 
-    arguments: list[tuple[bytes, amp.Argument]] = []
+    arguments: ClassVar[Arguments] = []
     requiresAnswer = False
 
 
@@ -134,7 +136,7 @@ class Terminate(amp.Command):
     Watcher to worker: leave, gracefully.
     """
 
-    arguments: list[tuple[bytes, amp.Argument]] = []
+    arguments: ClassVar[Arguments] = []
     requiresAnswer = False
 
 

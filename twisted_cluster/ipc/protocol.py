@@ -16,7 +16,26 @@ from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 
 
-class ControlProtocol(amp.AMP):
+class QuietAMP(amp.AMP):
+    """
+    AMP that does not log each connection's beginning and end.
+    """
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        Begin, as AMP does, without the words.
+        """
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        End, as AMP does, without the words.
+        """
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+        self.transport = None
+
+
+class ControlProtocol(QuietAMP):
     """
     Speaks the commands of the control channel; subclasses hear those of their
     side.

@@ -27,7 +27,7 @@ def exponentialBackoff(
     """
 
     def backoff(failures: int) -> float:
-        pause = min(maximum, initial * 2 ** min(failures - 1, 60))
+        pause = min(maximum, initial * 2.0 ** min(failures - 1, 60))
         return pause * (1 + 0.2 * jitter())
 
     return backoff

@@ -23,7 +23,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Iterable
-from typing import Optional, Union
+from typing import Any, Optional, Union
 from typing import Protocol as Shape
 
 from twisted.internet import interfaces, main
@@ -227,9 +227,12 @@ class UNIXTransport:
             self._closeDescriptors()
             self._socket.close()
 
-    def doRead(self) -> Optional[Exception]:
+    def doRead(self) -> Any:
         """
         Read once.
+
+        @return: an exception when the connection has ended, or L{None}: what
+            reactors expect, whatever the interface says.
         """
         result = self._receiveSome()
         return result if isinstance(result, Exception) else None
@@ -249,9 +252,11 @@ class UNIXTransport:
             elif not result:
                 return
 
-    def doWrite(self) -> Optional[Exception]:
+    def doWrite(self) -> Any:
         """
         Send what the kernel takes.
+
+        @return: as L{doRead}.
         """
         error = self._sendSome()
         if error is not None:

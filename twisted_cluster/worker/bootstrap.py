@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.logger import LogLevel
 
@@ -133,7 +133,7 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
     if settings.reactor is not None:
         chooseReactor(settings.reactor)
 
-    def reactorRuns(reactor: object) -> None:
+    def reactorRuns(reactor: Any) -> None:
         worker.reactor = reactor
         link.attach(reactor)
         orphanage.attach(reactor)

@@ -64,9 +64,9 @@ def chooseReactor(name: str) -> None:
             f"--reactor: there is no reactor {name!r}; "
             f"there are: {', '.join(sorted(kinds))}"
         )
-    module: str = kinds[name].moduleName
+    kind: Any = kinds[name]
 
     def install() -> None:
-        namedAny(module).install()
+        namedAny(kind.moduleName).install()
 
     default.install = install
