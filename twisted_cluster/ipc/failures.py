@@ -62,7 +62,7 @@ class RemoteFailure(Failure):
     def __init__(self, text: FailureText) -> None:
         error = _remoteType(text.classes[0])(text.message)
         error.__cause__ = RemoteTraceback(text.traceback)
-        super().__init__(error)  # type: ignore[no-untyped-call]
+        super().__init__(error)
         self.parents = list(text.classes)
         self._text = text.traceback
 
@@ -76,9 +76,7 @@ class RemoteFailure(Failure):
         Write the traceback as the worker formatted it.
         """
         if file is None or detail == "brief":
-            super().printTraceback(  # type: ignore[no-untyped-call]
-                file, elideFrameworkCode, detail
-            )
+            super().printTraceback(file, elideFrameworkCode, detail)
         else:
             file.write(self._text)
 

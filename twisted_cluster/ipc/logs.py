@@ -74,7 +74,13 @@ _LEGACY: Final = _ENVELOPE.union(
     ("message", "isError", "time", "system", "failure", "why", "format", "logLevel")
 )
 _RESERVED: Final = _LEGACY.union(
-    ("cluster_worker", "cluster_slot", "cluster_format", "cluster_arguments")
+    (
+        "cluster_worker",
+        "cluster_slot",
+        "cluster_system",
+        "cluster_format",
+        "cluster_arguments",
+    )
 )
 _TEXT: Final = 96 * 1024
 _TRACEBACK: Final = 48 * 1024
@@ -336,9 +342,9 @@ def toEvent(record: LogRecord, worker: int, slot: int) -> dict[str, Any]:
     Make an event of C{twisted.logger} again.
 
     Besides the usual keys it has C{cluster_worker}, C{cluster_slot}, C{log_text}
-    (the formatted text), C{cluster_format} (the format as the program gave it)
-    and C{cluster_arguments} (the event's own keys, which are also the event's
-    as far as they do not collide with others).
+    (the formatted text), C{cluster_system} and C{cluster_format} (as the program
+    gave them) and C{cluster_arguments}: the event's own keys, which it also has
+    itself as far as they do not collide with others.
 
     @param worker: the worker's id.
     @param slot: the place that it takes.
@@ -360,6 +366,7 @@ def toEvent(record: LogRecord, worker: int, slot: int) -> dict[str, Any]:
         message=(record.text,) if record.text else (),
         cluster_worker=worker,
         cluster_slot=slot,
+        cluster_system=record.system,
         cluster_format=record.format,
         cluster_arguments=record.arguments,
     )

@@ -85,7 +85,7 @@ class _Plain:
     def convert(self, value: object, depth: int = 0) -> Any:
         kind = type(value)
         if kind is str:
-            return self._text(value)
+            return self._text(value)  # type: ignore[arg-type]
         if kind is bytes:
             return self._bytes(value)  # type: ignore[arg-type]
         if value is None or kind is bool or kind is float:

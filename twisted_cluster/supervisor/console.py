@@ -30,7 +30,7 @@ from twisted_cluster.ipc.plain import plainData, safeText
 
 _WATCHER: Final = "watcher"
 _PACKAGE: Final = "twisted_cluster."
-_NAMESPACE: Final = 18
+_NAMESPACE: Final = 20
 _LEVEL_NAMES: Final = {
     10: "debug",
     20: "info",
@@ -38,6 +38,7 @@ _LEVEL_NAMES: Final = {
     40: "error",
     50: "critical",
 }
+_SHORT_NAMES: Final = {10: "debug", 20: "info ", 30: "warn ", 40: "error", 50: "crit "}
 _UNSAFE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -55,13 +56,9 @@ _LEVEL_COLOURS: Final = {
 _SLOT_COLOURS: Final = (
     "\x1b[36m",
     "\x1b[35m",
-    "\x1b[34m",
-    "\x1b[33m",
-    "\x1b[32m",
+    "\x1b[94m",
     "\x1b[96m",
     "\x1b[95m",
-    "\x1b[94m",
-    "\x1b[93m",
     "\x1b[92m",
 )
 
@@ -105,7 +102,7 @@ def plainObserver(stream: IO[Any]) -> ILogObserver:
     Write the log for files and for C{grep}: one event a line, its further lines
     indented, as in
 
-    C{2026-01-31T14:03:22.118+01:00 [worker 2] info  mypackage.server: text}
+    C{2026-01-31T14:03:22.118+01:00 [worker 2]  info     mypackage.server: text}
     """
     return _observer(stream, _Plain())
 
@@ -144,6 +141,7 @@ class _Entry:
     @ivar text: the text, without the traceback.
     @ivar traceback: the traceback, or the empty string.
     @ivar worker: the worker's id, or L{None} for the watcher itself.
+    @ivar origin: the namespace, or what C{twisted.python.log} calls the system.
     """
 
     def __init__(self, event: dict[str, Any]) -> None:
@@ -152,6 +150,9 @@ class _Entry:
         when = event.get("log_time")
         self.time: float = when if isinstance(when, (int, float)) else now()
         self.namespace = _string(event.get("log_namespace", "-"))
+        self.origin = self.namespace
+        if self.namespace == "log_legacy":
+            self.origin = _string(event.get("cluster_system", event.get("system", "-")))
         self.worker: Optional[int] = event.get("cluster_worker")
         self.slot: Optional[int] = event.get("cluster_slot")
         text = event.get("log_text")
@@ -202,8 +203,9 @@ class _Clock:
     Formats times, most of which fall into the same second.
     """
 
-    def __init__(self, format: str) -> None:
+    def __init__(self, format: str, zone: bool = False) -> None:
         self._format = format
+        self._zone = zone
         self._second: Optional[int] = None
         self._before = self._after = ""
 
@@ -212,10 +214,8 @@ class _Clock:
             second = int(when // 1)
             if second != self._second:
                 moment = datetime.fromtimestamp(second).astimezone()
-                text = moment.strftime(self._format)
-                offset = moment.isoformat()[19:]
-                self._before, _, self._after = text.partition("%")
-                self._after = offset if self._after else ""
+                self._before = moment.strftime(self._format)
+                self._after = moment.isoformat()[19:] if self._zone else ""
                 self._second = second
             return f"{self._before}.{int((when - second) * 1000):03}{self._after}"
         except (ValueError, OverflowError, OSError):
@@ -230,7 +230,7 @@ class _Console:
     def __init__(self, colour: bool) -> None:
         self._colour = colour
         self._time = _Clock("%H:%M:%S")
-        self._worker = len("worker 9")
+        self._worker = len("worker 99")
 
     def __call__(self, entry: _Entry) -> str:
         own = entry.worker is None
@@ -241,9 +241,9 @@ class _Console:
         head = " ".join(
             (
                 paint(_DIM, self._time(entry.time)),
-                paint(_LEVEL_COLOURS[entry.level], f"{_LEVEL_NAMES[entry.level]:<8}"),
+                paint(_LEVEL_COLOURS[entry.level], _SHORT_NAMES[entry.level]),
                 paint(_slotColour(entry.slot), f"{label:<{self._worker}}"),
-                paint(_DIM, f"{shorten(entry.namespace, _NAMESPACE):<{_NAMESPACE}}"),
+                paint(_DIM, f"{shorten(entry.origin, _NAMESPACE):<{_NAMESPACE}}"),
             )
         )
         gutter = " " * 13 + paint(_DIM, "│") + " "
@@ -284,23 +284,22 @@ class _Plain:
     """
 
     def __init__(self) -> None:
-        self._time = _Clock("%Y-%m-%dT%H:%M:%S%%z")
-        self._worker = len("[worker 9]")
+        self._time = _Clock("%Y-%m-%dT%H:%M:%S", zone=True)
+        self._worker = len("[worker 99]")
 
     def __call__(self, entry: _Entry) -> str:
         label = "[watcher]" if entry.worker is None else f"[worker {entry.worker}]"
         self._worker = max(self._worker, len(label))
         time, level = self._time(entry.time), _LEVEL_NAMES[entry.level]
-        namespace = escape(entry.namespace)
+        namespace = escape(entry.origin)
         text = "\n    ".join(entry.lines())
-        return f"{time} {label:<{self._worker}} {level:<5} {namespace}: {text}\n"
+        return f"{time} {label:<{self._worker}} {level:<8} {namespace}: {text}\n"
 
 
 def _json(entry: _Entry) -> str:
     event = entry.event
-    if "cluster_arguments" in event:
-        arguments, format = event["cluster_arguments"], event.get("cluster_format")
-    else:
+    arguments, format = event.get("cluster_arguments"), event.get("cluster_format")
+    if arguments is None:
         record = describeEvent(event)
         arguments, format = record.arguments, record.format
     values = {

@@ -69,7 +69,7 @@ def _replace(before: Optional[TextIO], fd: int, name: str) -> Optional[TextIO]:
     raw.name = name
     unbuffered = getattr(before, "write_through", False)
     stream = WorkerStream(
-        raw if unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]
+        raw if unbuffered else io.BufferedWriter(raw),
         encoding=before.encoding,
         errors=before.errors,
         newline="\n",
