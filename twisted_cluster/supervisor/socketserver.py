@@ -40,6 +40,9 @@ The most descriptors that may wait for the question that they belong to.
 """
 
 _UNREAD: Final = 64 * 1024
+_AMP: Final[Any] = amp.AMP
+_REQUEST: Final[Any] = RequestSocket
+_RELEASE: Final[Any] = ReleaseSocket
 _KINDS: Final[dict[bytes, Kind]] = {b"tcp": "tcp", b"udp": "udp", b"unix": "unix"}
 
 
@@ -58,7 +61,8 @@ class ServerSocketProtocol(amp.AMP):
         """
         @param worker: the id of the worker at the other end.
         """
-        super().__init__()
+        self._amp: Any = super()
+        _AMP.__init__(self)
         self._listeners = listeners
         self._worker = worker
         self._unclaimed: set[int] = set()
@@ -72,7 +76,7 @@ class ServerSocketProtocol(amp.AMP):
         if self._broken:
             os.close(descriptor)
             return
-        super().fileDescriptorReceived(descriptor)
+        self._amp.fileDescriptorReceived(descriptor)
         self._unclaimed.add(descriptor)
         if len(self._unclaimed) > MOST_DESCRIPTORS:
             self._break("more descriptors than questions")
@@ -85,7 +89,7 @@ class ServerSocketProtocol(amp.AMP):
             return
         self._pending += len(data)
         try:
-            super().dataReceived(data)
+            self._amp.dataReceived(data)
         except Exception as error:
             self._break(f"{type(error).__name__}: {error}")
         if self._pending > LARGEST:
@@ -105,17 +109,17 @@ class ServerSocketProtocol(amp.AMP):
         if self._broken:
             return
         command = box.get(amp.COMMAND)
-        if command == RequestSocket.commandName:
+        if command == _REQUEST.commandName:
             if getattr(self.transport, "pending", 0) > _UNREAD:
                 self._break("it asks without reading the answers")
                 return
-            answer = RequestSocket.makeResponse(
-                self._request(RequestSocket.parseArguments(box, self)), self
+            answer = _REQUEST.makeResponse(
+                self._request(_REQUEST.parseArguments(box, self)), self
             )
             answer[amp.ANSWER] = box[amp.ASK]
-            self.sendBox(answer)
-        elif command == ReleaseSocket.commandName:
-            values = ReleaseSocket.parseArguments(box, self)
+            self._amp.sendBox(answer)
+        elif command == _RELEASE.commandName:
+            values = _RELEASE.parseArguments(box, self)
             self._listeners.release(self._worker, _addressOf(values))
         else:
             self._break(f"an unknown command {command!r}")
@@ -131,7 +135,7 @@ class ServerSocketProtocol(amp.AMP):
             )
         self._broken = True
         self._closeUnclaimed()
-        super().connectionLost(reason)
+        self._amp.connectionLost(reason)
 
     def _request(self, values: dict[str, Any]) -> dict[str, Any]:
         descriptor: int = values["socket"]

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import ITransport
 from twisted.protocols import amp
@@ -33,7 +33,9 @@ from twisted_cluster.sockets.addresses import (
 )
 from twisted_cluster.sockets.transport import receive
 
-_READ = 65536
+_READ: Final = 65536
+_REQUEST: Final[Any] = RequestSocket
+_RELEASE: Final[Any] = ReleaseSocket
 
 
 @implementer(amp.IBoxReceiver)
@@ -132,7 +134,7 @@ class SocketClient:
         with self._lock:
             self._asked += 1
             tag = b"%x" % self._asked
-            box = RequestSocket.makeArguments(
+            box = _REQUEST.makeArguments(
                 {
                     "kind": address.kind.encode("ascii"),
                     "host": address.host,
@@ -148,7 +150,7 @@ class SocketClient:
                 },
                 self._wire,
             )
-            box[amp.COMMAND] = RequestSocket.commandName
+            box[amp.COMMAND] = _REQUEST.commandName
             box[amp.ASK] = tag
             deadline = time.monotonic() + self._timeout
             self._send(box, deadline)
@@ -164,7 +166,7 @@ class SocketClient:
         with self._lock:
             if self._quiet or self._broken is not None:
                 return
-            box = ReleaseSocket.makeArguments(
+            box = _RELEASE.makeArguments(
                 {
                     "kind": address.kind.encode("ascii"),
                     "host": address.host,
@@ -173,7 +175,7 @@ class SocketClient:
                 },
                 self._wire,
             )
-            box[amp.COMMAND] = ReleaseSocket.commandName
+            box[amp.COMMAND] = _RELEASE.commandName
             try:
                 self._send(box, time.monotonic() + self._timeout)
             except OSError:
@@ -244,7 +246,7 @@ class SocketClient:
             box = self._boxes.boxes.pop(0)
             if self._boxes.boxes or box.get(amp.ANSWER) != tag:
                 raise ProtocolError("an answer to another question")
-            return self._verdict(RequestSocket.parseResponse(box, self._wire), received)
+            return self._verdict(_REQUEST.parseResponse(box, self._wire), received)
         except OSError:
             raise
         except Exception as error:

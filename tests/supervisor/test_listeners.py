@@ -1,0 +1,415 @@
+"""
+Which listening sockets exist, and who gets which.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Optional
+from unittest import skipIf
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockethelpers import Events, descriptors, shortDirectory
+from twisted_cluster.errors import InvalidEndpoint
+from twisted_cluster.sockets.addresses import (
+    Address,
+    BindRequest,
+    Own,
+    Refused,
+    Shared,
+    SocketRequest,
+    Verdict,
+)
+from twisted_cluster.supervisor.binding import Credentials, makeSocket
+from twisted_cluster.supervisor.listeners import Listeners
+
+LOCAL = Address("tcp", "127.0.0.1")
+
+
+class ListenersTests(SynchronousTestCase):
+    """
+    The rules at the head of C{supervisor.listeners}.
+    """
+
+    credentials: Optional[Credentials] = None
+
+    def setUp(self) -> None:
+        before = descriptors()
+        self.clock = Clock()
+        self.events = Events()
+        self.listeners = Listeners(
+            64,
+            self.clock,
+            lambda worker: self.credentials,
+            Logger(observer=self.events),
+        )
+
+        def closed() -> None:
+            self.listeners.closeAll()
+            self.assertEqual([], self.listeners.addresses)
+            self.assertEqual(before, descriptors())
+
+        self.addCleanup(closed)
+
+    def ask(
+        self,
+        worker: int,
+        address: Address,
+        index: int = 0,
+        starting: bool = True,
+        explicit: bool = False,
+        backlog: int = 50,
+        mode: int = 0o666,
+    ) -> Verdict:
+        return self.listeners.request(
+            worker,
+            SocketRequest(
+                BindRequest(address, backlog, mode), index, explicit, starting
+            ),
+            makeSocket(address),
+        )
+
+    def share(
+        self,
+        worker: int,
+        address: Address,
+        index: int = 0,
+        starting: bool = True,
+        explicit: bool = False,
+    ) -> Shared:
+        verdict = self.ask(worker, address, index, starting, explicit)
+        assert isinstance(verdict, Shared), verdict
+        return verdict
+
+    def freePort(self) -> Address:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            return Address.ofSocket(probe)
+
+    def isOpen(self, address: Address) -> bool:
+        return str(address) in self.listeners.addresses
+
+    def test_sameAddressSameSocket(self) -> None:
+        """
+        Whoever asks for an address gets the one socket that is bound to it.
+        """
+        address = self.freePort()
+        first, second = self.share(1, address), self.share(2, address)
+        self.assertIs(first.socket, second.socket)
+        self.assertEqual([str(address)], self.listeners.addresses)
+
+    def test_twiceInOneWorker(self) -> None:
+        """
+        A second listen of one worker on one address is EADDRINUSE, as alone,
+        until the first has ended.
+        """
+        address = self.freePort()
+        self.share(1, address)
+        self.share(2, address)
+        self.assertEqual(
+            Refused(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)),
+            self.ask(1, address),
+        )
+        self.listeners.release(1, address)
+        self.share(1, address, starting=False)
+
+    def test_portZero(self) -> None:
+        """
+        The n-th request for port 0 of every worker gets the same port, and
+        that port can be asked for by its number.
+        """
+        first = [self.share(1, LOCAL, index) for index in range(3)]
+        second = [self.share(2, LOCAL, index) for index in range(3)]
+        self.assertEqual(
+            [each.address for each in first], [each.address for each in second]
+        )
+        self.assertEqual(3, len({each.address for each in first}))
+        self.assertIs(
+            first[1].socket, self.share(3, first[1].address, starting=False).socket
+        )
+
+    def test_portZeroOverGenerations(self) -> None:
+        """
+        The next generation gets the same ports, as long as the sockets live.
+        """
+        old = self.share(1, LOCAL)
+        self.listeners.workerStopping(1)
+        self.listeners.release(1, old.address)
+        self.assertEqual(old.address, self.share(2, LOCAL).address)
+
+    def test_portZeroAnew(self) -> None:
+        """
+        Once its socket was closed, port 0 is another port, and nothing of the
+        old one is left.
+        """
+        old = self.share(1, LOCAL)
+        self.listeners.release(1, old.address)
+        self.assertEqual([], self.listeners.addresses)
+        self.share(1, LOCAL)
+        self.assertEqual(1, len(self.listeners.addresses))
+
+    def test_late(self) -> None:
+        """
+        What is opened late, and is unknown, is the worker's own; port 0 always
+        is, even if the cluster has one.
+        """
+        self.share(1, LOCAL)
+        self.assertEqual(Own(), self.ask(1, self.freePort(), starting=False))
+        self.assertEqual(Own(), self.ask(2, LOCAL, starting=False))
+
+    def test_lateAndKnown(self) -> None:
+        """
+        What the cluster knows is shared at any time: opened by another worker,
+        bound by C{--bind}, or named as the cluster's.
+        """
+        opened, bound, named = (self.freePort() for _ in range(3))
+        self.share(1, opened)
+        self.share(2, opened, starting=False)
+        self.listeners.bind(f"tcp:{bound.port}:interface=127.0.0.1")
+        self.share(2, bound, starting=False)
+        self.share(2, named, starting=False, explicit=True)
+        self.share(1, named, starting=False)
+
+    def test_listenAgain(self) -> None:
+        """
+        An address that a living worker has shared stays the cluster's when
+        everybody has stopped listening, and is forgotten with that worker.
+        """
+        address = self.freePort()
+        self.share(1, address)
+        self.listeners.release(1, address)
+        self.assertFalse(self.isOpen(address))
+        self.share(1, address, starting=False)
+        self.share(2, address, starting=False)
+        for worker in (1, 2):
+            self.listeners.workerGone(worker)
+        self.listeners.settle()
+        self.assertEqual(Own(), self.ask(3, address, starting=False))
+
+    def test_lastReleaseCloses(self) -> None:
+        """
+        The socket closes when the last worker has deliberately stopped
+        listening; releasing what one does not use changes nothing.
+        """
+        address = self.freePort()
+        self.share(1, address)
+        self.share(2, address)
+        self.listeners.release(1, address)
+        self.listeners.release(1, address)
+        self.listeners.release(3, address)
+        self.assertTrue(self.isOpen(address))
+        self.listeners.release(2, address)
+        self.assertFalse(self.isOpen(address))
+        with socket.create_server(("127.0.0.1", address.port)):
+            pass
+
+    def test_pinned(self) -> None:
+        """
+        What was bound by C{--bind} stays open without users.
+        """
+        address = self.freePort()
+        self.listeners.bind(f"tcp:{address.port}:interface=127.0.0.1")
+        self.share(1, address)
+        self.listeners.release(1, address)
+        self.listeners.settle()
+        self.assertTrue(self.isOpen(address))
+
+    def test_stoppingCountsWhenSettled(self) -> None:
+        """
+        What a stopping worker gives back is closed when the fleet has settled,
+        not before, and only if nobody uses it by then.
+        """
+        kept, moved = self.freePort(), self.freePort()
+        self.share(1, kept)
+        self.share(1, moved)
+        self.listeners.workerStopping(1)
+        self.listeners.release(1, kept)
+        self.listeners.release(1, moved)
+        self.listeners.workerGone(1)
+        self.assertTrue(self.isOpen(kept) and self.isOpen(moved))
+        self.share(2, kept)
+        self.listeners.settle()
+        self.assertEqual([str(kept)], self.listeners.addresses)
+        self.assertIn(
+            f"Closed {moved}: no worker listens on it any more", self.events.texts
+        )
+
+    def test_deathLeavesTheSocket(self) -> None:
+        """
+        A worker that dies leaves its sockets to its replacement.
+        """
+        address = self.freePort()
+        before = self.share(1, address)
+        self.listeners.workerGone(1)
+        self.assertIs(before.socket, self.share(2, address).socket)
+
+    def test_backlog(self) -> None:
+        """
+        The backlog is at least the configured one, and grows with what is
+        asked.
+        """
+        address = self.freePort()
+        self.ask(1, address, backlog=5)
+        self.ask(2, address, backlog=100)
+        shared = self.share(3, address)
+        info = shared.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        self.assertEqual(100, info[28])
+
+    def test_udp(self) -> None:
+        """
+        UDP sockets are shared likewise; they have no backlog, and may have the
+        number of a TCP port.
+        """
+        tcp = self.freePort()
+        udp = Address("udp", tcp.host, tcp.port)
+        self.share(1, tcp)
+        self.assertIs(self.share(1, udp).socket, self.share(2, udp).socket)
+
+    def test_reusePort(self) -> None:
+        """
+        A worker may listen twice where both sockets have SO_REUSEPORT, as
+        alone: the second is its own.
+        """
+        address = self.freePort()
+        verdicts = []
+        for _ in range(2):
+            skt = makeSocket(address)
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            request = SocketRequest(BindRequest(address), starting=True)
+            verdicts.append(self.listeners.request(1, request, skt))
+        self.assertIsInstance(verdicts[0], Shared)
+        self.assertEqual(Own(), verdicts[1])
+
+    def test_programsOptions(self) -> None:
+        """
+        The socket that is bound is the one that the program made.
+        """
+        address = self.freePort()
+        skt = makeSocket(address)
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        request = SocketRequest(BindRequest(address), starting=True)
+        verdict = self.listeners.request(1, request, skt)
+        assert isinstance(verdict, Shared)
+        self.assertIs(skt, verdict.socket)
+
+    def test_failure(self) -> None:
+        """
+        A failing bind is refused with C{bind}'s own errno and message each
+        time, and logged once: until a minute has passed, or it has worked.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            address = Address.ofSocket(other)
+            for worker in range(1, 5):
+                self.assertEqual(
+                    Refused(errno.EADDRINUSE, "Address already in use"),
+                    self.ask(worker, address),
+                )
+                self.clock.advance(1)
+            self.assertEqual(
+                [
+                    f"Cannot listen on {address}, which worker 1 asks for: "
+                    "Address already in use"
+                ],
+                self.events.texts,
+            )
+            self.clock.advance(60)
+            self.ask(5, address)
+            self.assertEqual(2, len(self.events))
+        self.share(6, address)
+        self.listeners.workerGone(6)
+        self.listeners.settle()
+        with socket.create_server(("127.0.0.1", address.port)):
+            del self.events[:]
+            self.ask(7, address)
+            self.assertEqual(1, len(self.events))
+
+    def test_ownWildcard(self) -> None:
+        """
+        When it is the cluster itself that has the port, the log says so.
+        """
+        address = self.freePort()
+        self.share(1, Address("tcp", "0.0.0.0", address.port))
+        self.ask(1, address)
+        self.assertIn(
+            f"(the cluster itself listens on tcp:0.0.0.0:{address.port})",
+            self.events.texts[-1],
+        )
+
+    def test_bindErrors(self) -> None:
+        """
+        C{--bind} fails with what Twisted's own listen raises, or with what is
+        wrong with its description.
+        """
+        self.assertRaises(InvalidEndpoint, self.listeners.bind, "nonsense")
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = Address.ofSocket(other).port
+            error = self.assertRaises(
+                CannotListenError,
+                self.listeners.bind,
+                f"tcp:{port}:interface=127.0.0.1",
+            )
+        self.assertEqual(
+            f"Couldn't listen on 127.0.0.1:{port}: [Errno 98] Address already in use.",
+            str(error),
+        )
+        path = os.path.join(shortDirectory(self), "s")
+        os.symlink(str(os.getpid()), path + ".lock")
+        error = self.assertRaises(
+            CannotListenError, self.listeners.bind, f"unix:{path}"
+        )
+        self.assertEqual("Cannot acquire lock", error.socketError)
+
+    def test_bindPortZero(self) -> None:
+        """
+        C{--bind tcp:0} is the program's first request for port 0.
+        """
+        self.listeners.bind("tcp:0:interface=127.0.0.1")
+        (address,) = self.listeners.addresses
+        self.assertEqual(address, str(self.share(1, LOCAL, 0).address))
+
+    def test_unixPathVanished(self) -> None:
+        """
+        A UNIX socket whose file somebody removed is bound anew for the next
+        worker that asks, and is then the one that is removed at the end.
+        """
+        path = os.path.join(shortDirectory(self), "s").encode()
+        address = Address.unix(path)
+        self.share(1, address)
+        os.unlink(path)
+        shared = self.share(2, address)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(path)
+            shared.socket.accept()[0].close()
+        self.listeners.closeAll()
+        self.assertFalse(os.path.exists(path))
+
+    def test_unixMode(self) -> None:
+        """
+        The latest worker's mode is the one that holds.
+        """
+        path = os.path.join(shortDirectory(self), "s").encode()
+        self.ask(1, Address.unix(path), mode=0o666)
+        self.ask(2, Address.unix(path), mode=0o600)
+        self.assertEqual(0o600, os.stat(path).st_mode & 0o777)
+
+    @skipIf(os.geteuid() != 0, "only root can act for others")
+    def test_shedPrivileges(self) -> None:
+        """
+        A worker that has shed privileges is refused what it could not bind by
+        itself, and gets what is open already.
+        """
+        directory = shortDirectory(self)
+        private = Address.unix(os.path.join(directory, "s").encode())
+        opened = Address.unix(os.path.join(directory, "t").encode())
+        self.share(1, opened)
+        self.credentials = Credentials(65534, 65534)
+        verdict = self.ask(2, private)
+        assert isinstance(verdict, Refused)
+        self.assertEqual(errno.EACCES, verdict.errno)
+        self.share(2, opened)
