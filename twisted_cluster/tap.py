@@ -172,6 +172,7 @@ class ClusterService(Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         setTitle(self._title)
+        self._signals.install(running=False)
         self._logged(self._watcher.startService)
         self._watcher.whenStopped().addCallbacks(self._over, self._failed)
         self._reactor.callWhenRunning(self._signals.install)

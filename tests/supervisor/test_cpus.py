@@ -118,7 +118,10 @@ class AvailableCPUsTests(SynchronousTestCase):
         """
         A quota of version 1 limits the number.
         """
-        files = {"app/cpu.cfs_quota_us": "400000\n", "app/cpu.cfs_period_us": "100000\n"}
+        files = {
+            "app/cpu.cfs_quota_us": "400000\n",
+            "app/cpu.cfs_period_us": "100000\n",
+        }
         self.assertEqual(self.version1("/app", "/", files), 4)
 
     def test_version1Container(self) -> None:

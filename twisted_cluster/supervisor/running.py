@@ -99,16 +99,19 @@ class ClusterRun:
         try:
             watcher = makeWatcher()
             self._stopWith(watcher.stopService)
+            self._takeSignals(watcher)
             watcher.privilegedStartService()
             watcher.startService()
         except Exception:
             self._failed(Failure())
             return
+        watcher.whenStopped().addCallbacks(self._ended, self._failed)
+
+    def _takeSignals(self, watcher: Watcher) -> None:
         actions = WatcherActions(watcher, lambda: stopReactor(self._reactor))
         handlers = SignalHandlers(self._reactor, actions)
         handlers.install()
         self._reactor.addSystemEventTrigger("after", "shutdown", handlers.uninstall)
-        watcher.whenStopped().addCallbacks(self._ended, self._failed)
 
     def check(self, check: Callable[[], Deferred[None]], success: str) -> None:
         """

@@ -134,13 +134,17 @@ class SignalHandlers:
             Action.NOTHING: lambda: None,
         }
 
-    def install(self) -> None:
+    def install(self, running: bool = True) -> None:
         """
-        Take the signals.  To be called in the main thread, once the reactor
-        runs: it installs handlers of its own when it starts.
+        Take the signals that are not taken yet.  To be called in the main
+        thread.
+
+        @param running: whether the reactor runs.  It installs handlers of its
+            own for TERM and INT when it starts; before that, these two are
+            left to it.
         """
-        for number in SIGNALS:
-            if number not in self._previous:
+        for number, action in SIGNALS.items():
+            if number not in self._previous and (running or action is not Action.STOP):
                 self._previous[number] = signal.signal(number, self._received)
 
     def uninstall(self) -> None:
