@@ -24,7 +24,8 @@ from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy import fleet
 from twisted_cluster.policy.backoff import exponentialBackoff
 from twisted_cluster.policy.restarts import CrashLoop, RestartPolicy
-from twisted_cluster.supervisor.handle import Death, Limits, WorkerHandle
+from twisted_cluster.supervisor.death import Death
+from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor
 

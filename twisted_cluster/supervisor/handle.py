@@ -22,11 +22,12 @@ from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.logs import decodeRecords, lineRecord, toEvent
-from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
+from twisted_cluster.supervisor.control import WatcherProtocol
+from twisted_cluster.supervisor.death import Death, Exit, Failing, explain
 from twisted_cluster.supervisor.listeners import Listeners
-from twisted_cluster.supervisor.process import ClusterReactor, Exit, WorkerProcess
+from twisted_cluster.supervisor.process import ClusterReactor, WorkerProcess
 from twisted_cluster.supervisor.procfs import isStopped
 from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 
@@ -46,41 +47,6 @@ class Limits:
     shutdown: float
 
 
-@attrs.frozen
-class Failing:
-    """
-    Why a worker was never ready, in its own words.
-
-    @ivar stage: C{load}, C{usage}, C{help}, C{checked} or C{start}.
-    """
-
-    stage: str
-    reason: str
-    traceback: str
-
-    def __str__(self) -> str:
-        return f"{self.reason}\n{self.traceback}".strip()
-
-
-@attrs.frozen
-class Death:
-    """
-    The end of a worker.
-
-    @ivar how: what happened, for the log.
-    @ivar failing: what the worker itself said, if it was never ready.
-    @ivar lifetime: seconds from its start to its end.
-    @ivar wasReady: whether it had served.
-    @ivar expected: whether it ended as it was told to or as it announced.
-    """
-
-    how: str
-    failing: Optional[Failing]
-    lifetime: float
-    wasReady: bool
-    expected: bool
-
-
 class Owner(Shape):
     """
     Who is told of a worker's life.
@@ -93,55 +59,6 @@ class Owner(Shape):
     def workerDied(self, worker: WorkerHandle, death: Death) -> None: ...
 
     def forward(self, sender: int, to: int, encoded: bytes) -> bool: ...
-
-
-class WatcherProtocol(ControlProtocol):
-    """
-    Hears what a worker says on its control channel.
-    """
-
-    def __init__(self, worker: WorkerHandle) -> None:
-        super().__init__()
-        self._worker = worker
-
-    @commands.Hello.responder
-    def hello(self, pid: int, version: str) -> dict[str, object]:
-        """
-        The worker's bootstrap runs.
-        """
-        return {}
-
-    @commands.Ready.responder
-    def ready(self) -> dict[str, object]:
-        """
-        The worker serves.
-        """
-        self._worker.becameReady()
-        return {}
-
-    @commands.Failed.responder
-    def failed(self, stage: str, reason: str, traceback: str) -> dict[str, object]:
-        """
-        The worker cannot serve, and ends.
-        """
-        self._worker.failing = Failing(stage, reason, traceback)
-        return {}
-
-    @commands.Stopping.responder
-    def stopping(self) -> dict[str, object]:
-        """
-        The worker ends by itself.
-        """
-        self._worker.announcedStop()
-        return {}
-
-    @commands.LogEvents.responder
-    def logEvents(self, data: bytes, more: bool, dropped: int) -> dict[str, object]:
-        """
-        Take over a piece of a batch of log events.
-        """
-        self._worker.eventsReceived(data, more, dropped)
-        return {}
 
 
 @implementer(IWorkerHandle)
@@ -291,6 +208,12 @@ class WorkerHandle:
         self._tick()
         self._owner.workerReady(self)
 
+    def hasFailed(self, stage: str, reason: str, traceback: str) -> None:
+        """
+        The worker said that it cannot serve.
+        """
+        self.failing = Failing(stage, reason, traceback)
+
     def announcedStop(self) -> None:
         """
         The worker said that it ends.
@@ -337,18 +260,12 @@ class WorkerHandle:
         self._cancelTimers()
         self.state = "dead"
         self.conversation.close(f"worker {self.id} is gone")
-        text = str(how)
-        if self._killedFor is not None:
-            text = f"{text}: {self._killedFor}"
-        elif not self._wasReady and self.failing is None:
-            text = f"{text} before it was ready"
-            if how.status == 0:
-                text += (
-                    ": the program ended by itself (if it goes to the background, "
-                    "tell it to stay in the foreground)"
-                )
-            elif self._lastLines:
-                text = "\n".join([f"{text}; its last words:", *self._lastLines])
+        text = explain(
+            how,
+            killedFor=self._killedFor,
+            unexplained=not self._wasReady and self.failing is None,
+            lastLines=self._lastLines,
+        )
         self._owner.workerDied(
             self,
             Death(

@@ -5,7 +5,6 @@ One worker's process, with its channels and its output.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Optional
 from typing import Protocol as Shape
 
-import attrs
 import msgspec
 from twisted.internet.interfaces import (
     IProcessTransport,
@@ -28,6 +26,7 @@ from twisted.python.failure import Failure
 import twisted_cluster
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.sockets.transport import Receiver, UNIXTransport
+from twisted_cluster.supervisor.death import Exit
 from twisted_cluster.supervisor.lines import LineReader
 
 _ROOT = str(Path(twisted_cluster.__file__).resolve().parent.parent)
@@ -52,28 +51,6 @@ class Listener(Shape):
     def lineReceived(self, stream: str, line: str) -> None: ...
 
     def exited(self, how: Exit) -> None: ...
-
-
-@attrs.frozen
-class Exit:
-    """
-    How a process ended.
-
-    @ivar status: its exit status, or L{None} when a signal ended it.
-    @ivar signal: the number of that signal, or L{None}.
-    """
-
-    status: Optional[int]
-    signal: Optional[int]
-
-    def __str__(self) -> str:
-        if self.signal is None:
-            return f"exited with status {self.status}"
-        try:
-            name = signal.Signals(self.signal).name
-        except ValueError:
-            name = f"signal {self.signal}"
-        return f"was ended by {name}"
 
 
 def interpreterFlags() -> list[str]:

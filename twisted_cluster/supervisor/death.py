@@ -1,0 +1,97 @@
+"""
+How a worker ended, in words.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Optional
+
+import attrs
+
+
+@attrs.frozen
+class Exit:
+    """
+    How a process ended.
+
+    @ivar status: its exit status, or L{None} when a signal ended it.
+    @ivar signal: the number of that signal, or L{None}.
+    """
+
+    status: Optional[int]
+    signal: Optional[int]
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"exited with status {self.status}"
+        try:
+            name = signal.Signals(self.signal).name
+        except ValueError:
+            name = f"signal {self.signal}"
+        return f"was ended by {name}"
+
+
+@attrs.frozen
+class Failing:
+    """
+    Why a worker was never ready, in its own words.
+
+    @ivar stage: C{load}, C{usage}, C{help}, C{checked} or C{start}.
+    """
+
+    stage: str
+    reason: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}\n{self.traceback}".strip()
+
+
+@attrs.frozen
+class Death:
+    """
+    The end of a worker.
+
+    @ivar how: what happened, for the log.
+    @ivar failing: what the worker itself said, if it was never ready.
+    @ivar lifetime: seconds from its start to its end.
+    @ivar wasReady: whether it had served.
+    @ivar expected: whether it ended as it was told to or as it announced.
+    """
+
+    how: str
+    failing: Optional[Failing]
+    lifetime: float
+    wasReady: bool
+    expected: bool
+
+
+def explain(
+    how: Exit,
+    *,
+    killedFor: Optional[str],
+    unexplained: bool,
+    lastLines: Sequence[str],
+) -> str:
+    """
+    Say how a worker ended.
+
+    @param killedFor: why the watcher killed it, if it did.
+    @param unexplained: whether it ended before it was ready, and had not said
+        why.
+    @param lastLines: what it wrote to its stderr last.
+    """
+    if killedFor is not None:
+        return f"{how}: {killedFor}"
+    if not unexplained:
+        return str(how)
+    if how.status == 0:
+        return (
+            f"{how} before it was ready: the program ended by itself (if it goes to "
+            f"the background, tell it to stay in the foreground)"
+        )
+    if lastLines:
+        return "\n".join([f"{how} before it was ready; its last words:", *lastLines])
+    return f"{how} before it was ready"
