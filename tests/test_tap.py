@@ -214,9 +214,7 @@ class WaitingReactor(MemoryReactorClock):
 
     stops = 0
 
-    def callWhenRunning(  # type: ignore[override]
-        self, callable: Any, *args: Any, **kw: Any
-    ) -> None:
+    def callWhenRunning(self, callable: Any, *args: Any, **kw: Any) -> None:
         """
         Call it.
         """

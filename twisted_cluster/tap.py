@@ -160,7 +160,7 @@ class ClusterService(Service):
         """
         Bind what needs privileges.
         """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        super().privilegedStartService()
         self._logged(self._watcher.privilegedStartService)
 
     def startService(self) -> None:
@@ -170,7 +170,7 @@ class ClusterService(Service):
         @raise Exception: what the watcher's own C{startService} raises; it has
             been logged.
         """
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         setTitle(self._title)
         self._signals.install(running=False)
         self._logged(self._watcher.startService)
@@ -183,7 +183,7 @@ class ClusterService(Service):
 
         @return: what the watcher's own C{stopService} returns.
         """
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         return self._watcher.stopService()
 
     def _logged(self, start: Callable[[], object]) -> None:

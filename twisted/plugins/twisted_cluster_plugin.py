@@ -45,7 +45,7 @@ class _Parser:
         return endpoint
 
 
-cluster = ServiceMaker(
+cluster = ServiceMaker(  # type: ignore[no-untyped-call]
     "cluster",
     "twisted_cluster.tap",
     "Run a Twisted program in many processes.",

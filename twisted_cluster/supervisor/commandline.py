@@ -157,7 +157,7 @@ class GroupedOptions(usage.Options):
         ]
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         for group in self.groups:
             for each in group.options:
                 if each.value is not None:
@@ -197,7 +197,7 @@ class GroupedOptions(usage.Options):
         words = list(options or ())
         if "--_shell-completion" not in words[-2:-1]:
             words, self["target"] = splitCommandLine(words, self)
-        super().parseOptions(words)  # type: ignore[no-untyped-call]
+        super().parseOptions(words)
 
     def getUsage(self, width: Optional[int] = None) -> str:
         """
