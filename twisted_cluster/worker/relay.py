@@ -207,7 +207,10 @@ def _catchHistory(relay: RelayObserver) -> _Undo:
     before = getattr(beginner, "_temporaryObserver", None)
     if before is None or type(history) is not LimitedHistoryLogObserver:
         return lambda: None
-    history.replayTo(cast(ILogObserver, relay.relay))
+    events: list[dict[str, Any]] = []
+    history.replayTo(events.append)
+    for event in events:
+        relay.relay(event)
     history.__class__ = _History
     temporary = LogPublisher(history, _lastResort(sys.stderr))
     beginner._temporaryObserver = temporary

@@ -1,0 +1,569 @@
+"""
+Tests for L{twisted_cluster.worker.relay}, C{stdlog} and C{depth}.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import warnings
+from textwrap import dedent
+from typing import Any
+
+from twisted.internet.defer import fail
+from twisted.logger import (
+    Logger,
+    LogLevel,
+    LogPublisher,
+    STDLibLogObserver,
+    globalLogBeginner,
+    globalLogPublisher,
+)
+from twisted.python import log
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.worker.running import runRelayed
+from twisted_cluster.interfaces import ILogSink
+from twisted_cluster.ipc.logqueue import joinRecords
+from twisted_cluster.ipc.logs import LogRecord, decodeRecords
+from twisted_cluster.worker.relay import RelayObserver, installRelay, relaying
+
+EVERYTHING = """
+import gc, logging, sys, warnings
+from twisted.internet.defer import fail
+from twisted.logger import Logger
+from twisted.python import log
+
+Logger(namespace="app").info("{text}", text=mark("logger"))
+try:
+    1 / 0
+except ZeroDivisionError:
+    Logger(namespace="app").failure(mark("failure"))
+    log.err(None, mark("err"))
+    logging.getLogger("lib").exception("%s", mark("exception"))
+log.msg(mark("msg"), system="old")
+logging.getLogger("lib").warning("%s", mark("logging"))
+warnings.warn(mark("warning"))
+print(mark("print"))
+print(mark("stderr"), file=sys.stderr)
+fail(RuntimeError("lost"))
+gc.collect()
+"""
+
+KINDS = ("logger", "failure", "err", "exception", "msg", "logging", "warning")
+PRINTED = ("print", "stderr")
+
+SETUPS = {
+    "nothing": "",
+    "startLogging": """
+        import sys
+        from twisted.python import log
+        log.startLogging(sys.stdout)
+        """,
+    "startLogging without redirection": """
+        import sys
+        from twisted.python import log
+        log.startLogging(sys.stderr, setStdout=False)
+        """,
+    "basicConfig": """
+        import logging
+        logging.basicConfig(level=logging.DEBUG)
+        """,
+    "basicConfig on stdout": """
+        import logging, sys
+        logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s")
+        """,
+    "both": """
+        import logging, sys
+        from twisted.python import log
+        log.startLogging(sys.stdout)
+        logging.basicConfig()
+        logging.captureWarnings(True)
+        """,
+    "Twisted to logging": """
+        import logging
+        from twisted.logger import STDLibLogObserver, globalLogBeginner
+        logging.basicConfig(level=logging.DEBUG)
+        globalLogBeginner.beginLoggingTo(
+            [STDLibLogObserver()], redirectStandardIO=False
+        )
+        """,
+    "logging to Twisted": """
+        import logging, sys
+        from twisted.python import log
+        class Handler(logging.Handler):
+            def emit(self, record):
+                log.msg("forwarded " + self.format(record))
+        logging.getLogger().addHandler(Handler())
+        log.startLogging(sys.stdout)
+        """,
+    "twistd": """
+        from twisted.application.app import AppLogger
+        from twisted.python.components import Componentized
+        AppLogger({"logfile": "-"}).start(Componentized())
+        """,
+}
+
+
+@implementer(ILogSink)
+class ListSink:
+    """
+    Remembers records.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[LogRecord] = []
+
+    def put(self, level: int, data: bytes) -> None:
+        [record] = decodeRecords(joinRecords([data]))
+        assert record.level == level
+        self.records.append(record)
+
+
+class OnceTests(SynchronousTestCase):
+    """
+    Every kind of event arrives once, whatever the program does with its log.
+    """
+
+    def check(self, setup: str) -> None:
+        run = runRelayed(self.mktemp(), f"{dedent(setup)}\n{EVERYTHING}")
+        self.assertEqual(run.status, 0, run.stderr)
+        self.assertEqual(
+            {kind: run.count(f"<{kind}>") for kind in KINDS + PRINTED},
+            dict.fromkeys(KINDS + PRINTED, 1),
+            run,
+        )
+        relayed = " ".join(record.text for record in run.records)
+        for kind in KINDS:
+            self.assertIn(f"<{kind}>", relayed)
+        self.assertEqual(run.count("Unhandled error in Deferred"), 1)
+        tracebacks = [record.traceback or "" for record in run.records]
+        self.assertEqual(sum("RuntimeError: lost" in text for text in tracebacks), 1)
+        self.assertEqual(sum("division by zero" in text for text in tracebacks), 3)
+        self.assertNotIn("division by zero", run.stdout + run.stderr)
+
+    def test_nothing(self) -> None:
+        """
+        The program begins no logging.
+        """
+        self.check(SETUPS["nothing"])
+
+    def test_startLogging(self) -> None:
+        """
+        C{log.startLogging(sys.stdout)}, which makes events of what is printed.
+        """
+        self.check(SETUPS["startLogging"])
+
+    def test_startLoggingPlain(self) -> None:
+        """
+        C{log.startLogging(sys.stderr, setStdout=False)}.
+        """
+        self.check(SETUPS["startLogging without redirection"])
+
+    def test_basicConfig(self) -> None:
+        """
+        C{logging.basicConfig()}, to standard error.
+        """
+        self.check(SETUPS["basicConfig"])
+
+    def test_basicConfigStdout(self) -> None:
+        """
+        C{logging.basicConfig(stream=sys.stdout)}.
+        """
+        self.check(SETUPS["basicConfig on stdout"])
+
+    def test_both(self) -> None:
+        """
+        Twisted takes the streams over, C{logging} writes to them and captures
+        warnings.
+        """
+        self.check(SETUPS["both"])
+
+    def test_twistedToLogging(self) -> None:
+        """
+        An observer hands Twisted's events to C{logging}.
+        """
+        self.check(SETUPS["Twisted to logging"])
+
+    def test_loggingToTwisted(self) -> None:
+        """
+        A handler hands C{logging}'s records to Twisted.
+        """
+        self.check(SETUPS["logging to Twisted"])
+
+    def test_twistd(self) -> None:
+        """
+        What twistd does with its log.
+        """
+        self.check(SETUPS["twistd"])
+
+    def test_loggingTwice(self) -> None:
+        """
+        Twisted's warning of a second beginning arrives, with the place of the
+        program's call, and what was logged before the first does so once.
+        """
+        run = runRelayed(
+            self.mktemp(),
+            """
+            from twisted.logger import Logger, globalLogBeginner
+            Logger().critical("{text}", text=mark("before"))
+            globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
+            globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
+            """,
+        )
+        self.assertEqual(run.count("<before>"), 1)
+        self.assertEqual(run.count("target selected twice at <<program>:5>"), 1)
+
+
+class LastWordsTests(SynchronousTestCase):
+    """
+    What a program says last arrives.
+    """
+
+    def test_exception(self) -> None:
+        """
+        Python's words on an exception that ends the program arrive on standard
+        error.
+        """
+        run = runRelayed(self.mktemp(), "raise RuntimeError(mark('end'))")
+        self.assertEqual(run.status, 1)
+        self.assertIn("RuntimeError: <end>", run.stderr)
+
+    def test_exceptionInThread(self) -> None:
+        """
+        So do those on an exception that ends a thread.
+        """
+        run = runRelayed(
+            self.mktemp(),
+            """
+            import threading
+            def die():
+                raise RuntimeError(mark("end"))
+            thread = threading.Thread(target=die)
+            thread.start()
+            thread.join()
+            """,
+        )
+        self.assertIn("RuntimeError: <end>", run.stderr)
+
+    def test_exceptionIntoTwistedLog(self) -> None:
+        """
+        Where Twisted has taken the streams over, they arrive as its events.
+        """
+        run = runRelayed(
+            self.mktemp(),
+            """
+            import sys
+            from twisted.python import log
+            log.startLogging(sys.stdout)
+            raise RuntimeError(mark("end"))
+            """,
+        )
+        self.assertEqual(run.count("RuntimeError: <end>"), 1)
+
+    def test_brokenHandler(self) -> None:
+        """
+        A handler that raises is told of, although it does so while its record
+        is published.
+        """
+        run = runRelayed(
+            self.mktemp(),
+            """
+            import logging
+            class Handler(logging.Handler):
+                def emit(self, record):
+                    try:
+                        1 / 0
+                    except ZeroDivisionError:
+                        self.handleError(record)
+            logging.getLogger().addHandler(Handler())
+            logging.warning(mark("record"))
+            """,
+        )
+        self.assertIn("ZeroDivisionError", run.stderr)
+        self.assertEqual([record.text for record in run.records], ["<record>"])
+
+    def test_forked(self) -> None:
+        """
+        A process that the program forks relays nothing, and prints what its
+        observers print.
+        """
+        run = runRelayed(
+            self.mktemp(),
+            """
+            import logging, os
+            logging.basicConfig()
+            if os.fork() == 0:
+                logging.warning(mark("child"))
+                os._exit(0)
+            os.wait()
+            logging.warning(mark("parent"))
+            """,
+        )
+        self.assertEqual([record.text for record in run.records], ["<parent>"])
+        self.assertIn("<child>", run.stderr)
+        self.assertNotIn("<parent>", run.stderr)
+
+
+class RelayTests(SynchronousTestCase):
+    """
+    What is relayed, and what is not.
+    """
+
+    def setUp(self) -> None:
+        self.sink = ListSink()
+        verifyObject(ILogSink, self.sink)
+        self.undo = installRelay(self.sink, LogLevel.info)
+        self.addCleanup(lambda: self.undo())
+        self.sink.records.clear()
+        self.log = Logger(namespace="app")
+
+    def texts(self) -> list[str]:
+        return [record.text for record in self.sink.records]
+
+    def test_level(self) -> None:
+        """
+        Events below the level are not relayed, of whichever system.
+        """
+        logger = logging.getLogger("tests.relay.level")
+        logger.setLevel(1)
+        self.log.debug("low")
+        logger.debug("low")
+        logger.log(19, "low, too")
+        self.log.info("high")
+        logger.log(25, "custom")
+        logger.log(77, "highest")
+        self.assertEqual(
+            [(record.text, record.level) for record in self.sink.records],
+            [("high", 20), ("custom", 20), ("highest", 50)],
+        )
+
+    def test_record(self) -> None:
+        """
+        A record of C{logging} keeps its name, level, time, format, arguments and
+        extras.
+        """
+        logger = logging.getLogger("tests.relay.record")
+        with self.assertLogs(logger, logging.INFO) as watched:
+            logger.info("%s costs %d", "tea", 3, extra={"table": object})
+        [record] = self.sink.records
+        self.assertEqual(record.namespace, "tests.relay.record")
+        self.assertEqual((record.level, record.text), (20, "tea costs 3"))
+        self.assertEqual(record.format, "%s costs %d")
+        self.assertEqual(
+            record.arguments, {"args": ["tea", 3], "table": "<class 'object'>"}
+        )
+        self.assertEqual(record.time, watched.records[0].created)
+
+    def test_recordOfMapping(self) -> None:
+        """
+        Arguments that C{logging} got by name keep their names.
+        """
+        logging.getLogger("tests").warning("%(what)s", {"what": "named"})
+        self.assertEqual(self.sink.records[0].arguments, {"what": "named"})
+
+    def test_unformattableRecord(self) -> None:
+        """
+        A record whose arguments do not fit its format arrives as far as it can.
+        """
+        logger = logging.getLogger("tests.relay.broken")
+        logger.propagate = False
+        logger.addHandler(logging.NullHandler())
+        logger.warning("%d", "text")
+        self.assertIn("unable to format '%d' with ('text',)", self.texts()[0])
+
+    def test_exceptionOfRecord(self) -> None:
+        """
+        C{logging.exception} arrives with the traceback and the exception's
+        names, the chain of exceptions included.
+        """
+        logger = logging.getLogger("tests.relay.exception")
+        try:
+            try:
+                raise KeyError("inner")
+            except KeyError as error:
+                raise ValueError("outer") from error
+        except ValueError:
+            logger.exception("failed")
+        [record] = self.sink.records
+        assert record.failure is not None
+        self.assertEqual(record.failure.classes[0], "builtins.ValueError")
+        self.assertIn("KeyError: 'inner'", record.failure.traceback)
+        self.assertIn("ValueError: outer", record.failure.traceback)
+
+    def test_copies(self) -> None:
+        """
+        What an observer logs while it observes is a copy, in that thread alone.
+        """
+
+        def observer(event: dict[str, Any]) -> None:
+            self.assertTrue(relaying())
+            if event["log_namespace"] == "app":
+                logging.getLogger("tests").warning("a copy")
+                log.msg("a copy")
+                thread = threading.Thread(
+                    target=lambda: Logger(namespace="thread").info("elsewhere")
+                )
+                thread.start()
+                thread.join()
+
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.log.info("original")
+        self.assertFalse(relaying())
+        self.assertEqual(self.texts(), ["original", "elsewhere"])
+
+    def test_garbageIsNoCopy(self) -> None:
+        """
+        An error that no Deferred handled arrives also when the garbage
+        collector finds it while an event is being published.
+        """
+
+        def observer(event: dict[str, Any]) -> None:
+            if event["log_namespace"] == "app":
+                gc.collect()
+
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        cycle: list[Any] = [fail(RuntimeError("unnoticed"))]
+        cycle.append(cycle)
+        del cycle
+        self.log.info("original")
+        self.flushLoggedErrors(RuntimeError)
+        self.assertIn("original", self.texts())
+        self.assertIn(
+            "RuntimeError: unnoticed",
+            "".join(record.traceback or "" for record in self.sink.records),
+        )
+
+    def test_brokenObserver(self) -> None:
+        """
+        What Twisted says of an observer that raises is relayed.
+        """
+
+        def observer(event: dict[str, Any]) -> None:
+            raise RuntimeError("broken")
+
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.log.info("original")
+        self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(self.texts()[0], "original")
+        self.assertIn("Temporarily disabling observer", self.texts()[1])
+
+    def test_reprThatLogs(self) -> None:
+        """
+        An argument whose C{__repr__} logs itself does not send the relay round
+        in circles.
+        """
+
+        class Talkative:
+            def __repr__(this) -> str:
+                self.log.info("asked for {this!r}", this=this)
+                return "talkative"
+
+        self.log.info("{x!r}", x=Talkative())
+        self.assertEqual(self.texts(), ["talkative"])
+
+    def test_warning(self) -> None:
+        """
+        A warning arrives with its place and category.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn_explicit("careful", UserWarning, "program.py", 7)
+        self.flushWarnings()
+        [record] = self.sink.records
+        self.assertEqual((record.level, record.namespace), (30, "warnings"))
+        self.assertEqual(record.text, "program.py:7: builtins.UserWarning: careful")
+        self.assertEqual(record.arguments["lineno"], 7)
+
+    def test_recordedWarning(self) -> None:
+        """
+        A program that records warnings keeps them to itself.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.warn_explicit("mine", UserWarning, "program.py", 8)
+        self.assertEqual([str(each.message) for each in caught], ["mine"])
+        self.assertEqual(self.sink.records, [])
+
+    def test_sinkThatRaises(self) -> None:
+        """
+        A sink that raises does not harm the program.
+        """
+        self.patch(self.sink, "records", None)
+        self.log.info("lost")
+        logging.getLogger("tests").warning("lost")
+
+    def test_observer(self) -> None:
+        """
+        A program's own relay observer relays what C{globalLogPublisher} does not
+        see, and nothing that it does.
+        """
+        observer = RelayObserver(self.sink)
+        Logger(namespace="private", observer=observer).debug("private")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.log.info("public")
+        self.assertEqual(self.texts(), ["private", "public"])
+
+    def test_undo(self) -> None:
+        """
+        Everything is as before when the relay has been taken out.
+        """
+        self.undo()
+        self.undo = lambda: None
+        self.assertIs(type(globalLogPublisher), LogPublisher)
+        self.assertNotIn("relayThenCallHandlers", repr(logging.Logger.callHandlers))
+        self.assertNotIn("original", repr(logging.Handler.handleError))
+        self.assertNotIn("tests", repr(gc.callbacks))
+        self.log.info("late")
+        logging.getLogger("tests").warning("late")
+        self.assertEqual(self.sink.records, [])
+
+    def test_loggingToTwistedAndBack(self) -> None:
+        """
+        Two systems that forward to each other do not loop through the relay.
+        """
+        logger = logging.getLogger("tests.relay.loop")
+        logger.propagate = False
+        seen: list[str] = []
+
+        class Handler(logging.Handler):
+            def emit(this, record: logging.LogRecord) -> None:
+                seen.append(record.getMessage())
+
+        logger.addHandler(Handler())
+        observer = STDLibLogObserver("tests.relay.loop")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.log.warn("round")
+        self.assertEqual(seen, ["round"])
+        self.assertEqual(self.texts(), ["round"])
+
+
+class PrivateAttributeTests(SynchronousTestCase):
+    """
+    Twisted still has what the relay touches.
+    """
+
+    def test_beginner(self) -> None:
+        """
+        C{globalLogBeginner} keeps its history and its observer of the time
+        before logging began where we look for them.
+        """
+        self.assertTrue(hasattr(globalLogBeginner, "_initialBuffer"))
+        self.assertTrue(hasattr(globalLogBeginner, "_temporaryObserver"))
+
+    def test_errorLogger(self) -> None:
+        """
+        C{LogPublisher} asks C{_errorLoggerForObserver} for a logger with a
+        publisher of its own.
+        """
+        publisher = LogPublisher()
+        logger = publisher._errorLoggerForObserver(publisher)
+        self.assertIsInstance(logger.observer, LogPublisher)
