@@ -5,6 +5,7 @@ was logged.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -17,8 +18,10 @@ from zope.interface import implementer
 
 def descriptors() -> int:
     """
-    How many descriptors this process has open.
+    How many descriptors this process has open, without those that only await
+    the garbage collector.
     """
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 

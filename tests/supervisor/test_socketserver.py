@@ -216,13 +216,14 @@ class ServerSocketProtocolTests(SynchronousTestCase):
             (question(Address.unix(b"/x"), path=b"x"), "not an absolute path"),
             (question(Address("udp", "127.0.0.1")), "a socket of"),
         ]:
+            self.end()
+            self.ended = False
             self.protocol = ServerSocketProtocol(self.listeners, 7)
             self.wire = Wire()
             del self.events[:]
             self.protocol.makeConnection(self.wire)
             self.send(data, makeSocket(address).detach())
             self.assertBroken(why)
-            self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_noDescriptor(self) -> None:
         """
