@@ -101,7 +101,7 @@ def children() -> set[int]:
     """
     The pids of this process's children, zombies included.
     """
-    found = set()
+    found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         try:
             found.update(map(int, (task / "children").read_text().split()))
@@ -317,7 +317,7 @@ class ClusterTestCase(TestCase):
         Run C{twisted-cluster} in a process of its own, which is ended when the
         test ends.
         """
-        return self.run_(
+        return self.execute(
             [sys.executable, "-m", "twisted_cluster.cli", *words], **options
         )
 

@@ -10,8 +10,10 @@ The rules:
   3. A restart goes slot by slot.  The old worker of a slot is stopped when the
      new one is ready, never before; the first new one is the canary.  If a new
      one dies before it is ready, the restart ends there, and the old ones that
-     are left serve on.
+     are left serve on.  It is done when the last old one is gone.
   4. A restart that is asked for during a restart is queued, once.
+  5. Fewer workers are had by giving the highest slots up, and only as far as
+     enough others serve.
 """
 
 from __future__ import annotations
@@ -265,10 +267,7 @@ class Fleet:
     def _plan(self) -> list[Action]:
         if self._stopped or self._failed:
             return self._planEnd()
-        actions: list[Action] = []
-        for member in self._members.values():
-            if member.slot >= self.desired and member.state != STOPPING:
-                actions.append(self._stop(member, "fewer workers are wanted"))
+        actions = self._planFewer()
         if not self._confirmed:
             if not self._members:
                 actions.append(self._spawn(0))
@@ -282,6 +281,22 @@ class Fleet:
         if self._rolling:
             actions.extend(self._planRestart())
         actions.extend(self._planNews())
+        return actions
+
+    def _planFewer(self) -> list[Action]:
+        """
+        Give the highest slots up, as far as enough others serve.
+        """
+        surplus = sorted(
+            (m for m in self._members.values() if m.slot >= self.desired),
+            key=lambda member: -member.slot,
+        )
+        spare = sum(m.state == READY for m in self._members.values()) - self.desired
+        actions: list[Action] = []
+        for member in surplus:
+            if member.state == STARTING or (member.state == READY and spare > 0):
+                spare -= member.state == READY
+                actions.append(self._stop(member, "fewer workers are wanted"))
         return actions
 
     def _planRestart(self) -> list[Action]:
@@ -303,7 +318,10 @@ class Fleet:
             elif not replacements and budget > 0:
                 budget -= 1
                 actions.append(self._spawn(member.slot))
-        if not old and not self._pausing and self._allReady():
+        gone = not any(
+            member.generation < self._generation for member in self._members.values()
+        )
+        if gone and not self._pausing and self._allReady():
             actions.extend(self._endRestart(None))
             if self._queued:
                 actions.extend(self._plan())
