@@ -138,10 +138,13 @@ class Crew:
 
     def workerLeaving(self, worker: WorkerHandle) -> None:
         """
-        A worker ends by itself.
+        A worker ends by itself, or has closed its channel.  It is replaced at
+        once, unless it lived so short that its death may call for a pause.
         """
         self._listeners.workerStopping(worker.id)
-        self.act(self._plan.leaving(worker.id))
+        if worker.lifetime >= _HEALTHY_AFTER:
+            self._policyOf(worker.slot).workerDied(worker.lifetime)
+            self.act(self._plan.leaving(worker.id))
 
     def workerDied(self, worker: WorkerHandle, death: Death) -> None:
         """
@@ -191,12 +194,15 @@ class Crew:
                 delay, self._resume, worker.slot
             )
 
-    def _pauseAfter(self, slot: int, lifetime: float) -> float:
+    def _policyOf(self, slot: int) -> RestartPolicy:
         policy = self._policies.get(slot)
         if policy is None:
             policy = RestartPolicy(_HEALTHY_AFTER, _MOST_DEATHS, exponentialBackoff())
             self._policies[slot] = policy
-        decision = policy.workerDied(lifetime)
+        return policy
+
+    def _pauseAfter(self, slot: int, lifetime: float) -> float:
+        decision = self._policyOf(slot).workerDied(lifetime)
         if isinstance(decision, CrashLoop):
             self._crashLoops(slot, decision.deaths)
         return decision.delay

@@ -120,6 +120,7 @@ class WorkerHandle:
         self._started = 0.0
         self._wasReady = False
         self._leaving = False
+        self._told = False
         self._killedFor: Optional[str] = None
 
     def __repr__(self) -> str:
@@ -131,6 +132,13 @@ class WorkerHandle:
         The worker's process id, once it has been spawned.
         """
         return self._process.pid
+
+    @property
+    def lifetime(self) -> float:
+        """
+        Seconds since it was started.
+        """
+        return float(self._reactor.seconds() - self._started)
 
     # What the watcher does.
 
@@ -156,6 +164,7 @@ class WorkerHandle:
         """
         if self.state in ("stopping", "dead"):
             return
+        self._told = True
         self._log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
         if self._wasReady:
             self._control.call(commands.Terminate)
@@ -203,7 +212,7 @@ class WorkerHandle:
         self._log.info(
             "worker {id} is ready after {seconds:.2f} s",
             id=self.id,
-            seconds=self._reactor.seconds() - self._started,
+            seconds=self.lifetime,
         )
         self._tick()
         self._owner.workerReady(self)
@@ -256,14 +265,17 @@ class WorkerHandle:
         """
         The worker's process has ended.
         """
-        expected = (self._leaving or self.state == "stopping") and how.status == 0
+        announced = self._leaving and self._wasReady
+        expected = (self._told and how.signal == _SIGTERM) or (
+            (self._told or announced) and how.status == 0
+        )
         self._cancelTimers()
         self.state = "dead"
         self.conversation.close(f"worker {self.id} is gone")
         text = explain(
             how,
             killedFor=self._killedFor,
-            unexplained=not self._wasReady and self.failing is None,
+            unexplained=not (self._wasReady or self._told) and self.failing is None,
             lastLines=self._lastLines,
         )
         self._owner.workerDied(
@@ -271,7 +283,7 @@ class WorkerHandle:
             Death(
                 how=text,
                 failing=self.failing,
-                lifetime=self._reactor.seconds() - self._started,
+                lifetime=self.lifetime,
                 wasReady=self._wasReady,
                 expected=expected,
             ),
