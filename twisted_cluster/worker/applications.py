@@ -6,10 +6,11 @@ C{privilegedStartService}, shed privileges, C{startService}, run the reactor.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from typing import Any, Optional
 
 from twisted.application.service import (
@@ -78,7 +79,7 @@ def runApplication(target: Target, settings: WorkerSettings, startup: IStartup) 
     if settings.gid is not None:
         config["gid"] = settings.gid
     tame(config)
-    WorkerRunner(config, application, start).run()  # type: ignore[no-untyped-call]
+    WorkerRunner(config, application, start).run()
     if start.error is not None:
         raise start.error
 
@@ -177,12 +178,7 @@ def _noSuchPlugin(
 
 
 def _isModule(name: str) -> bool:
-    if not all(part.isidentifier() for part in name.split(".")):
-        return False
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    return PathFinder.find_spec(name, [os.getcwd(), *sys.path]) is not None
 
 
 @contextmanager
@@ -195,7 +191,7 @@ def _collectFailures() -> Iterator[list[BaseException]]:
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
-        failure: Optional[Failure] = event.get("log_failure")
+        failure: Optional[Failure] = event.get("log_failure") or event.get("failure")
         if failure is not None and failure.value is not None:
             failures.append(failure.value)
 
@@ -214,7 +210,7 @@ class WorkerRunner(UnixApplicationRunner):
     loggerFactory = WorkerLogger
 
     def __init__(self, config: ServerOptions, application: Any, start: ServiceStart):
-        super().__init__(config)  # type: ignore[no-untyped-call]
+        super().__init__(config)
         self._loaded = application
         self._start = start
 

@@ -136,7 +136,7 @@ class _Eventual(Service):
         """
         Begin to wait.
         """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        super().privilegedStartService()
         result, self._result = self._result, None
         if inspect.iscoroutine(result):
             result = Deferred.fromCoroutine(result)

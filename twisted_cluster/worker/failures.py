@@ -147,9 +147,11 @@ def _describeCleaned(failure: Failure) -> str:
 
 
 def _oneLine(exc: BaseException) -> str:
+    text = next(iter(str(exc).strip().splitlines()), "")
     if isinstance(exc, CannotListenError):
-        return str(exc)
-    return traceback.format_exception_only(type(exc), exc)[-1].strip()
+        return text
+    name = type(exc).__name__
+    return f"{name}: {text}" if text else name
 
 
 def _isTaken(exc: BaseException) -> bool:

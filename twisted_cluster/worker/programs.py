@@ -98,7 +98,7 @@ def runProgram(target: Target, startup: IStartup) -> None:
 
 
 def _loadScript(target: Target) -> Program:
-    path = os.path.abspath(target.name)
+    path = os.path.join(os.getcwd(), target.name)
     setCommandLine([target.name, *target.args])
     setFirstPath(os.path.dirname(os.path.realpath(target.name)))
     loader: SourceFileLoader | SourcelessFileLoader
@@ -129,7 +129,7 @@ def _isContainer(name: str) -> bool:
 
 def _loadContainer(target: Target) -> Program:
     setCommandLine([target.name, *target.args])
-    path = os.path.abspath(target.name)
+    path = os.path.join(os.getcwd(), target.name)
     setFirstPath(path, always=True)
     spec = PathFinder.find_spec(_MAIN, [path])
     if spec is None:

@@ -51,7 +51,7 @@ class WorkerLogger(UnixAppLogger):
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        super().__init__(options)  # type: ignore[no-untyped-call]
+        super().__init__(options)
         self._named = bool(options.get("logger") or options.get("syslog"))
 
     def start(self, application: Any) -> None:
@@ -64,4 +64,4 @@ class WorkerLogger(UnixAppLogger):
         )
         if not (brought or self._named):
             application.setComponent(ILogObserver, discard)
-        super().start(application)  # type: ignore[no-untyped-call]
+        super().start(application)
