@@ -28,10 +28,11 @@ from twisted_cluster.sockets.addresses import (
 )
 from twisted_cluster.worker.asking import Asker
 from twisted_cluster.worker.asyncsockets import (
+    PLAIN,
     SharedSocket,
+    Wording,
     addressOf,
     backlogOf,
-    refusal,
     removeStale,
     resolve,
     takesCleanup,
@@ -145,6 +146,7 @@ class _Hooks:
             if skt.family == socket.AF_INET6:
                 skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
+        wording = Wording.of(original)
         sockets: list[socket.socket] = []
         shared = False
         try:
@@ -152,15 +154,17 @@ class _Hooks:
                 loop, host, port, family, socket.SOCK_STREAM, flags
             ):
                 address = addressOf("tcp", name)
-                skt = self._ask(BindRequest(address, backlog), name, prepare)
-                if skt is not None:
-                    sockets.append(skt)
-                    shared = True
-                else:
-                    mine = socket.socket(address.family, address.type)
-                    sockets.append(mine)
-                    prepare(mine)
-                    self._bindOwn(mine, address, name)
+                wanted = BindRequest(address, backlog)
+                try:
+                    skt = self._ask(wanted, name, prepare, wording)
+                    if skt is not None:
+                        sockets.append(skt)
+                        shared = True
+                    else:
+                        sockets.append(self._bindOwn(address, name, prepare, wording))
+                except OSError as error:
+                    if not wording.skips(error):
+                        raise
             if not shared:
                 while sockets:
                     sockets.pop().close()
@@ -276,6 +280,7 @@ class _Hooks:
         wanted: BindRequest,
         name: Any,
         prepare: Callable[[socket.socket], None],
+        wording: Wording = PLAIN,
     ) -> Optional[SharedSocket]:
         """
         Ask for one socket.
@@ -289,16 +294,26 @@ class _Hooks:
         if isinstance(verdict, Own):
             return None
         if isinstance(verdict, Refused):
-            raise refusal(verdict, wanted.address, name)
+            raise wording.refusal(verdict, wanted.address, name)
         return SharedSocket.of(verdict, self._asker.release)
 
-    def _bindOwn(self, skt: socket.socket, address: Address, name: Any) -> None:
+    def _bindOwn(
+        self,
+        address: Address,
+        name: Any,
+        prepare: Callable[[socket.socket], None],
+        wording: Wording,
+    ) -> socket.socket:
+        skt = socket.socket(address.family, address.type)
         try:
+            prepare(skt)
             skt.bind(address.sockaddr)
         except OSError as error:
+            skt.close()
             self._asker.ownFailed(address, error)
             refused = Refused(error.errno or 0, error.strerror or "")
-            raise refusal(refused, address, name) from None
+            raise wording.refusal(refused, address, name) from None
+        return skt
 
     async def _serve(
         self,

@@ -11,7 +11,10 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any, Final, Optional
+
+import attrs
 
 from twisted_cluster.sockets.addresses import Address, Kind, Refused, Shared
 
@@ -98,21 +101,54 @@ def addressOf(kind: Kind, name: Any) -> Address:
     return Address.internet(kind, name[0].partition("%")[0] + scope, name[1])
 
 
-def refusal(refused: Refused, address: Address, name: Any) -> OSError:
+@attrs.frozen
+class Wording:
     """
-    Make the exception that asyncio raises alone.
+    How a version of C{create_server} takes a bind that fails.
+
+    @ivar plain: it tells C{strerror} alone, without the number.
+    @ivar optional: it passes an address over that this machine does not have.
     """
-    if address.kind == "unix":
-        if refused.errno == errno.EADDRINUSE:
-            return OSError(refused.errno, f"Address {name!r} is already in use")
-        return OSError(refused.errno, refused.message)
-    text = refused.message
-    if sys.version_info >= (3, 13):
-        text = f"[Errno {refused.errno}] {text}"
-    return OSError(
-        refused.errno,
-        f"error while attempting to bind on address {name!r}: {text.lower()}",
-    )
+
+    plain: bool = True
+    optional: bool = False
+
+    @classmethod
+    def of(cls, original: Callable[..., Any]) -> Wording:
+        """
+        Look into the method itself, if it is Python's.
+        """
+        if not isinstance(original, FunctionType):
+            return cls()
+        names = original.__code__.co_names
+        return cls("strerror" in names, "EADDRNOTAVAIL" in names)
+
+    def skips(self, error: OSError) -> bool:
+        """
+        Whether it goes on to the next address.
+        """
+        return error.errno == errno.EAFNOSUPPORT or (
+            self.optional and error.errno == errno.EADDRNOTAVAIL
+        )
+
+    def refusal(self, refused: Refused, address: Address, name: Any) -> OSError:
+        """
+        Make the exception that asyncio raises alone.
+        """
+        if address.kind == "unix":
+            if refused.errno == errno.EADDRINUSE:
+                return OSError(refused.errno, f"Address {name!r} is already in use")
+            return OSError(refused.errno, refused.message)
+        text = refused.message
+        if not self.plain:
+            text = f"[Errno {refused.errno}] {text}"
+        return OSError(
+            refused.errno,
+            f"error while attempting to bind on address {name!r}: {text.lower()}",
+        )
+
+
+PLAIN: Final = Wording()
 
 
 def removeStale(address: Address) -> bool:
