@@ -319,7 +319,7 @@ class RunTests(SynchronousTestCase):
             self.start(
                 "web",
                 start="from twisted.internet import reactor; reactor.callLater("
-                "0, self.end, errors.StartFailed('there is no web', 4))",
+                "0, self.end, errors.StartFailed('there is no web\\n  more', 4))",
             )
         )
         self.assertEqual((status, err), (4, "twisted-cluster: there is no web\n"))
@@ -357,7 +357,7 @@ class RunTests(SynchronousTestCase):
         A log file that cannot be opened is told in one line, with status 1.
         """
         status, out, err = self.finished(self.start("--log-file missing/app.log web"))
-        self.assertEqual((status, out, err.count("\n")), (1, "", 1))
+        self.assertEqual((status, out, err.count("\n")), (1, "", 1), err)
         self.assertIn("--log-file: cannot open", err)
         self.assertIn("missing/app.log", err)
 
@@ -383,7 +383,7 @@ class RunTests(SynchronousTestCase):
 
         def second(pid: int) -> None:
             status, out, err = self.finished(self.start("--pid-file app.pid web"))
-            self.assertEqual((status, out, err.count("\n")), (1, "", 1))
+            self.assertEqual((status, out, err.count("\n")), (1, "", 1), err)
             self.assertIn(f"process {pid} runs", err)
             self.assertTrue((self.directory / "app.pid").exists())
 

@@ -11,12 +11,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.app import ServerOptions
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -288,11 +288,18 @@ class ClusterServiceTests(SynchronousTestCase):
     def test_ended(self) -> None:
         """
         A cluster that ends for an error stops the reactor; the reason is
-        logged.
+        logged in one line.
         """
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.service.startService()
-        self.watcher.end(StartFailed("no module x"))
+        self.watcher.end(StartFailed("no module x\nTraceback …"))
         self.assertEqual(self.reactor.stops, 1)
+        [event] = events
+        self.assertEqual(event["log_level"], LogLevel.critical)
+        self.assertEqual(event["reason"], "no module x")
 
     def test_cannotStart(self) -> None:
         """
@@ -300,6 +307,19 @@ class ClusterServiceTests(SynchronousTestCase):
         """
         self.watcher.startError = CannotListenError("", 80, OSError(13, "denied"))
         self.assertRaises(CannotListenError, self.service.startService)
+
+    def test_daemon(self) -> None:
+        """
+        What a service manager passed to twistd is the daemon's; what it passed
+        to another process is not.
+        """
+        self.patch(os, "environ", {"LISTEN_PID": str(os.getpid())})
+        self.patch(os, "getpid", lambda: 4711)
+        self.service.privilegedStartService()
+        self.assertEqual(os.environ["LISTEN_PID"], "4711")
+        os.environ["LISTEN_PID"] = "1"
+        self.service.privilegedStartService()
+        self.assertEqual(os.environ["LISTEN_PID"], "1")
 
     def test_made(self) -> None:
         """

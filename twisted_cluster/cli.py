@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted_cluster import tap
 from twisted_cluster.errors import PIDFileError
 from twisted_cluster.supervisor import coercions, options
-from twisted_cluster.supervisor.actions import Watcher
+from twisted_cluster.supervisor.actions import Watcher, summary
 from twisted_cluster.supervisor.commandline import Group, Option
 from twisted_cluster.supervisor.logfile import LogFile
 from twisted_cluster.supervisor.pidfile import PIDFile
@@ -209,7 +209,8 @@ def _runReactor(
     reactor: Any = _reactor
     arguments = config.watcherArguments()
     target = config["target"]
-    this = ClusterRun(reactor, tell)
+    tracebackIsLogged = config["log-level"] <= LogLevel.error
+    this = ClusterRun(reactor, tell, summary if tracebackIsLogged else str)
     if config["check"]:
         reactor.callWhenRunning(
             this.check,

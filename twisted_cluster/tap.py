@@ -18,7 +18,12 @@ from twisted.python.failure import Failure
 
 from twisted_cluster import __version__
 from twisted_cluster.supervisor import coercions, options
-from twisted_cluster.supervisor.actions import Watcher, WatcherActions, stopReactor
+from twisted_cluster.supervisor.actions import (
+    Watcher,
+    WatcherActions,
+    stopReactor,
+    summary,
+)
 from twisted_cluster.supervisor.commandline import Group, GroupedOptions
 from twisted_cluster.supervisor.signals import SignalHandlers
 
@@ -152,6 +157,7 @@ class ClusterService(Service):
         self._reactor = reactor
         self._watcher = watcher
         self._title = title
+        self._madeBy = os.getpid()
         self._signals = SignalHandlers(
             reactor, WatcherActions(watcher, self._stopReactor), chain=True
         )
@@ -161,6 +167,7 @@ class ClusterService(Service):
         Bind what needs privileges.
         """
         super().privilegedStartService()
+        self._followDaemon()
         self._logged(self._watcher.privilegedStartService)
 
     def startService(self) -> None:
@@ -186,6 +193,14 @@ class ClusterService(Service):
         super().stopService()
         return self._watcher.stopService()
 
+    def _followDaemon(self) -> None:
+        """
+        What a service manager passed to twistd is the daemon's, which twistd
+        has forked since.
+        """
+        if os.environ.get("LISTEN_PID") == str(self._madeBy):
+            os.environ["LISTEN_PID"] = str(os.getpid())
+
     def _logged(self, start: Callable[[], object]) -> None:
         try:
             start()
@@ -198,8 +213,10 @@ class ClusterService(Service):
         self._stopReactor()
 
     def _failed(self, failure: Failure) -> None:
+        reason = failure.value
         self._log.critical(
-            "The cluster has ended: {reason}", reason=failure.getErrorMessage()
+            "The cluster has ended: {reason}",
+            reason="for no reason" if reason is None else summary(reason),
         )
         self._over(None)
 

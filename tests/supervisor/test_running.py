@@ -208,12 +208,22 @@ class ClusterRunTests(SynchronousTestCase):
 
     def test_checkFailed(self) -> None:
         """
-        A target that does not is told, with its traceback, and status 4.
+        A target that does not is told in one line, with status 4: its
+        traceback is in the log.
         """
         checking: Deferred[None] = Deferred()
         self.run_.check(lambda: checking, "ok")
         self.assertFalse(self.reactor.stopping)
         checking.errback(TargetLoadError("no module x", "Traceback …"))
+        self.assertOver(4, "no module x")
+
+    def test_described(self) -> None:
+        """
+        Where the log does not show the traceback, it is told.
+        """
+        self.run_ = ClusterRun(self.reactor, self.complaints.append, str)
+        self.start()
+        self.watcher.end(TargetLoadError("no module x", "Traceback …"))
         self.assertOver(4, "no module x\nTraceback …")
 
     def test_checkRaises(self) -> None:

@@ -49,6 +49,15 @@ def stopReactor(reactor: Any) -> None:
         pass
 
 
+def summary(reason: BaseException) -> str:
+    """
+    Say in one line what went wrong: the traceback of a target that failed
+    follows in later lines, and the watcher has logged it already.
+    """
+    text = str(reason).strip()
+    return text.splitlines()[0] if text else type(reason).__name__
+
+
 class WatcherActions:
     """
     Carries out what signals ask of a watcher.  What goes wrong is logged, here

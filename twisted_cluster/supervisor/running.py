@@ -23,7 +23,12 @@ from twisted_cluster.errors import (
     TargetStartError,
     TargetUsageError,
 )
-from twisted_cluster.supervisor.actions import Watcher, WatcherActions, stopReactor
+from twisted_cluster.supervisor.actions import (
+    Watcher,
+    WatcherActions,
+    stopReactor,
+    summary,
+)
 from twisted_cluster.supervisor.commandline import table
 from twisted_cluster.supervisor.signals import SignalHandlers
 
@@ -80,15 +85,22 @@ class ClusterRun:
     @ivar status: the exit status, once the reactor has stopped.
     """
 
-    def __init__(self, reactor: Any, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        complain: Callable[[str], None],
+        describe: Callable[[BaseException], str] = summary,
+    ) -> None:
         """
         @param reactor: the reactor of this process, which calls L{start} or
             L{check} once it runs.
         @param complain: tells the user what went wrong.
+        @param describe: makes the text that the user is told.
         """
         self.status = STOPPED
         self._reactor = reactor
         self._complain = complain
+        self._describe = describe
         self._over = False
 
     def start(self, makeWatcher: Callable[[], Watcher]) -> None:
@@ -160,4 +172,4 @@ class ClusterRun:
         if self.status == INTERNAL:
             self._complain(f"internal error\n{failure.getTraceback().rstrip()}")
         elif self.status != STOPPED:
-            self._complain(str(reason) or type(reason).__name__)
+            self._complain(self._describe(reason))

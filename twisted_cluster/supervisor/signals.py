@@ -27,7 +27,7 @@ class Action(Enum):
     What a signal asks for.
     """
 
-    STOP = "stop"
+    STOP = "stop gracefully; a second signal: now"
     STOP_NOW = "stop now"
     RESTART = "restart"
     MORE = "one worker more"
