@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import FakeWatcher
 from twisted_cluster.errors import NotRunning, RestartFailed
-from twisted_cluster.supervisor.actions import WatcherActions, stopReactor
+from twisted_cluster.supervisor.actions import WatcherActions, stopReactor, summary
 
 
 class WatcherActionsTests(SynchronousTestCase):
@@ -81,6 +81,19 @@ class WatcherActionsTests(SynchronousTestCase):
         self.actions.more()
         [event] = self.events
         self.assertEqual(event["reason"], "no cluster")
+
+    def test_summary(self) -> None:
+        """
+        A text of several lines is told by its first; one that announces what
+        follows, with the last, too; one that is empty, by its kind.
+        """
+        for text, line in {
+            "no module x\nTraceback …\nImportError": "no module x",
+            "last words:\nTraceback …\n  OSError: 5\n": "last words: OSError: 5",
+            "last words:": "last words:",
+            "": "NotRunning",
+        }.items():
+            self.assertEqual(summary(NotRunning(text)), line)
 
     def test_stopReactor(self) -> None:
         """

@@ -52,10 +52,12 @@ def stopReactor(reactor: Any) -> None:
 def summary(reason: BaseException) -> str:
     """
     Say in one line what went wrong: the traceback of a target that failed
-    follows in later lines, and the watcher has logged it already.
+    follows in later lines, and the watcher has logged it already.  Where the
+    first line announces others, the last one, which names the exception, is
+    told with it.
     """
-    text = str(reason).strip()
-    return text.splitlines()[0] if text else type(reason).__name__
+    first, *rest = str(reason).strip().splitlines() or [type(reason).__name__]
+    return f"{first} {rest[-1].strip()}" if rest and first.endswith(":") else first
 
 
 class WatcherActions:
