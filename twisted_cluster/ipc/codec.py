@@ -8,7 +8,7 @@ messages that were encoded one by one, and taken apart in one go.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+import sys
 from typing import Any, Optional, TypeVar
 
 import msgspec
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _REGISTERED = 1
 """The MessagePack extension type of a message whose type was registered."""
+_DEEPER = 1000
+"""How much deeper than usual Python's stack may get for a nested message."""
 
 _types: dict[str, type[msgspec.Struct]] = {}
 _names: dict[type[msgspec.Struct], str] = {}
@@ -36,8 +38,10 @@ def registerMessage(
 ) -> type[msgspec.Struct]:
     """
     Have messages of a C{msgspec.Struct} type arrive as that type, where the
-    receiver has registered it too; elsewhere, and within other data, they
-    arrive as dicts.  May be used as a decorator.
+    receiver has registered it too.  Elsewhere, where the receiver's type
+    refuses them (a restart may change it), and within other data, they arrive
+    as the dicts (for C{array_like} types: the lists) that other structs become.
+    May be used as a decorator.
 
     @param name: what the two sides call the type; its C{__name__} by default.
     @return: C{kind}.
@@ -62,12 +66,9 @@ def encode(data: Data, limit: int) -> bytes:
     @raise MessageTooLarge: when it takes more than C{limit} bytes.
     """
     try:
-        if isinstance(data, msgspec.Struct) and type(data) in _names:
-            body = struct.pack(">H", len(_names[type(data)].encode()))
-            body += _names[type(data)].encode() + _encoder.encode(data)
-            encoded = _encoder.encode(msgspec.msgpack.Ext(_REGISTERED, body))
-        else:
-            encoded = _encoder.encode(data)
+        encoded = _encoder.encode(data)
+        if type(data) in _names:
+            encoded = _named(_names[type(data)].encode(), encoded)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise MessageNotSerializable(
             f"cannot send {_excerpt(data)}: {error}; "
@@ -79,6 +80,11 @@ def encode(data: Data, limit: int) -> bytes:
             f"(see --max-message-size): {_excerpt(data)}"
         )
     return encoded
+
+
+def _named(name: bytes, encoded: bytes) -> bytes:
+    body = b"".join((struct.pack(">H", len(name)), name, encoded))
+    return _encoder.encode(msgspec.msgpack.Ext(_REGISTERED, body))
 
 
 def _excerpt(data: Data) -> str:
@@ -94,12 +100,27 @@ def _excerpt(data: Data) -> str:
 
 
 def _restore(code: int, body: memoryview) -> Any:
-    if code != _REGISTERED:
-        return msgspec.msgpack.Ext(code, bytes(body))
-    (length,) = struct.unpack_from(">H", body)
-    name = bytes(body[2 : 2 + length]).decode()
-    kind = _types.get(name)
-    return msgspec.msgpack.decode(body[2 + length :], type=kind or dict)
+    """
+    Make a message of a registered type from an extension.  One that is
+    something else, whoever sent it, stays an C{Ext}.
+    """
+    try:
+        if code == _REGISTERED:
+            (length,) = struct.unpack_from(">H", body)
+            kind = _types.get(str(body[2 : 2 + length], "utf-8"))
+            return _typed(body[2 + length :], kind)
+    except (ValueError, struct.error):
+        pass
+    return msgspec.msgpack.Ext(code, bytes(body))
+
+
+def _typed(encoded: memoryview, kind: Optional[type[msgspec.Struct]]) -> Any:
+    if kind is not None:
+        try:
+            return msgspec.msgpack.decode(encoded, type=kind)
+        except msgspec.ValidationError:
+            pass
+    return msgspec.msgpack.decode(encoded)
 
 
 _messages = msgspec.msgpack.Decoder(list[Any], ext_hook=_restore)
@@ -158,7 +179,7 @@ def splitReplies(batch: bytes) -> list[tuple[int, bool, Any]]:
     return _decode(_replies, batch)
 
 
-def splitForwards(batch: bytes) -> Iterable[tuple[int, msgspec.Raw]]:
+def splitForwards(batch: bytes) -> list[tuple[int, msgspec.Raw]]:
     """
     Decode a batch of messages for other workers, leaving the data encoded.
 
@@ -169,6 +190,22 @@ def splitForwards(batch: bytes) -> Iterable[tuple[int, msgspec.Raw]]:
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], batch: bytes) -> T:
     try:
-        return decoder.decode(batch)
-    except (RecursionError, TypeError, ValueError, struct.error) as error:
+        try:
+            return decoder.decode(batch)
+        except RecursionError:
+            return _decodeDeep(decoder, batch)
+    except (RecursionError, TypeError, ValueError) as error:
         raise ProtocolError(f"a batch that cannot be decoded: {error}") from error
+
+
+def _decodeDeep(decoder: msgspec.msgpack.Decoder[T], batch: bytes) -> T:
+    """
+    Decode what was nested as deeply as the sender's stack allowed, on a stack
+    that was deeper to begin with.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + _DEEPER)
+    try:
+        return decoder.decode(batch)
+    finally:
+        sys.setrecursionlimit(limit)

@@ -1,13 +1,17 @@
 """
 Messages, requests and replies, the same on both sides of a control channel.
+
+Each of the three leaves through an L{Outbox} of its own.  So a reply gets
+through to somebody who reads no message before he has it, and a request to
+somebody who answers none of ours before his own is answered.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import (
     Any,
+    Final,
     Generic,
     Optional,
     TypeVar,
@@ -26,6 +30,7 @@ from twisted_cluster.errors import (
     ProtocolError,
     RequestFailed,
     RequestTimeout,
+    UnknownWorker,
 )
 from twisted_cluster.interfaces import Data
 from twisted_cluster.ipc import codec
@@ -36,6 +41,9 @@ M = TypeVar("M")
 Answer = Callable[[Data], Any]
 _SLACK = 1024 * 1024
 """How much longer than the longest message a batch may be."""
+_MOST_WORKERS = 2**63
+MOST_ANSWERING: Final = 1000
+"""Requests being answered from which on the other side has to wait."""
 
 
 class Conversation(Generic[M]):
@@ -45,6 +53,9 @@ class Conversation(Generic[M]):
     It numbers requests and matches replies, queues what is sent in an
     L{Outbox} and what arrives in an L{Inbox}, and knows nothing of transports
     or of AMP: pieces leave through a callable and come in by L{received}.
+
+    @ivar forward: passes a message on to the worker with an id, and says
+        whether that worker takes it; L{None} where there are no others.
     """
 
     _log = Logger()
@@ -60,6 +71,9 @@ class Conversation(Generic[M]):
     ) -> None:
         """
         @param clock: gives the reactor that times requests.
+        @param sendPiece: as L{Outbox} takes it.
+        @param schedule: called when there is something to flush; it is to call
+            L{flush} once the current reactor turn is over.
         @param inbox: where the messages that arrive go.
         @param message: makes an item of C{inbox} from data and the id of the
             worker that sent it (L{None}: the other side of this channel).
@@ -72,9 +86,13 @@ class Conversation(Generic[M]):
         self._answer: Optional[Answer] = None
         self._asked: dict[int, tuple[Deferred[Data], IDelayedCall]] = {}
         self._lastRequest = 0
-        self._parts: deque[bytes] = deque()
+        self._answering = 0
+        self._manyAsk: list[Deferred[None]] = []
+        self._parts: dict[bytes, list[bytes]] = {}
         self._partsSize = 0
-        self.outbox = Outbox(sendPiece, schedule)
+        self._messages = Outbox(sendPiece, schedule)
+        self._requests = Outbox(sendPiece, schedule)
+        self._replies = Outbox(sendPiece, schedule)
         self.forward: Optional[Callable[[int, bytes], bool]] = None
 
     def send(self, data: Data, to: Optional[int] = None) -> Deferred[None]:
@@ -86,8 +104,10 @@ class Conversation(Generic[M]):
         except ChannelError:
             return fail(Failure())
         if to is None:
-            return self.outbox.put(b"m", encoded)
-        return self.outbox.put(b"f", codec.pair(to, encoded))
+            return self._messages.put(b"m", encoded)
+        if type(to) is not int or not 0 < to < _MOST_WORKERS:
+            return fail(UnknownWorker(f"{to!r} is no worker's id"))
+        return self._messages.put(b"f", codec.pair(to, encoded))
 
     def sendMany(self, items: Iterable[Data]) -> Deferred[None]:
         """
@@ -100,13 +120,13 @@ class Conversation(Generic[M]):
             return fail(Failure())
         if not encoded:
             return succeed(None)
-        return self.outbox.putMany(b"m", encoded, sum(map(len, encoded)))
+        return self._messages.putMany(b"m", encoded)
 
     def sendEncoded(self, kind: bytes, encoded: bytes) -> Deferred[None]:
         """
-        Send what L{codec} has encoded already.
+        Send a message, of kind C{m} or C{w}, that L{codec} has encoded already.
         """
-        return self.outbox.put(kind, encoded)
+        return self._messages.put(kind, encoded)
 
     def request(self, data: Data, timeout: float = 30.0) -> Deferred[Data]:
         """
@@ -138,7 +158,7 @@ class Conversation(Generic[M]):
 
         reply: Deferred[Data] = Deferred(cancelled)
         self._asked[number] = (reply, self._clock().callLater(timeout, expired))
-        self.outbox.put(b"q", codec.pair(number, encoded)).addErrback(forget)
+        self._requests.put(b"q", codec.pair(number, encoded)).addErrback(forget)
         return reply
 
     def responder(self, answer: Optional[Answer]) -> None:
@@ -165,51 +185,44 @@ class Conversation(Generic[M]):
             acknowledgement, when it is time to send that.
         @raise ProtocolError: when the piece makes no sense.
         """
-        if more or self._parts:
-            self._parts.append(data)
-            self._partsSize += len(data)
-            if self._partsSize > self._limit + _SLACK:
-                raise ProtocolError(
-                    f"a batch of over {self._partsSize:,} bytes, where one "
-                    f"message may have {self._limit:,}"
-                )
-            if more:
-                return ()
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._partsSize = 0
+        batch = self._joined(kind, data, more)
+        if batch is None:
+            return ()
         room: Optional[Deferred[None]] = None
+        message = self._message
         if kind == b"m":
-            message = self._message
-            room = self._inbox.put(
-                [message(item, None) for item in codec.splitMessages(data)], len(data)
-            )
-        elif kind == b"q":
-            for number, item in codec.splitNumbered(data):
-                self._requested(number, item)
-        elif kind == b"r":
-            for number, succeeded, item in codec.splitReplies(data):
-                self._replied(number, succeeded, item)
+            items = [message(item, None) for item in codec.splitMessages(batch)]
+            room = self._inbox.put(items, len(batch))
         elif kind == b"w":
-            room = self._inbox.put(
-                [
-                    self._message(item, sender)
-                    for sender, item in codec.splitNumbered(data)
-                ],
-                len(data),
-            )
+            items = [message(item, by) for by, item in codec.splitNumbered(batch)]
+            room = self._inbox.put(items, len(batch))
+        elif kind == b"q":
+            for number, item in codec.splitNumbered(batch):
+                self._requested(number, item)
+            room = self._respite()
+        elif kind == b"r":
+            for number, succeeded, item in codec.splitReplies(batch):
+                self._replied(number, succeeded, item)
         elif kind == b"f" and self.forward is not None:
-            forward = self.forward
-            return [
-                position
-                for position, (to, raw) in enumerate(codec.splitForwards(data))
-                if not forward(to, bytes(raw))
-            ]
+            return self._forwarded(batch, self.forward)
         else:
             raise ProtocolError(f"a batch of unknown kind {kind!r}")
-        if room is None:
-            return ()
-        return room.addCallback(lambda _: ())
+        return () if room is None else room.addCallback(lambda _: ())
+
+    def flush(self) -> None:
+        """
+        Send what the windows let through.
+        """
+        self._replies.flush()
+        self._requests.flush()
+        self._messages.flush()
+
+    def setWindowed(self, windowed: bool) -> None:
+        """
+        Say whether acknowledgements are heard: see L{Outbox.windowed}.
+        """
+        for outbox in (self._messages, self._requests, self._replies):
+            outbox.windowed = windowed
 
     def close(self, why: str) -> None:
         """
@@ -219,17 +232,63 @@ class Conversation(Generic[M]):
         for reply, timeout in asked.values():
             timeout.cancel()
             reply.errback(ChannelClosed(why))
-        self.outbox.close(why)
+        for outbox in (self._messages, self._requests, self._replies):
+            outbox.close(why)
+
+    def _joined(self, kind: bytes, data: bytes, more: bool) -> Optional[bytes]:
+        """
+        The batch that a piece completes, if it does.
+        """
+        if not more and not self._parts:
+            return data
+        parts = self._parts.setdefault(kind, [])
+        parts.append(data)
+        self._partsSize += len(data)
+        if self._partsSize > 3 * (self._limit + _SLACK):
+            raise ProtocolError(
+                f"batches of {self._partsSize:,} bytes that do not end, where one "
+                f"message may have {self._limit:,}"
+            )
+        if more:
+            return None
+        batch = b"".join(self._parts.pop(kind))
+        self._partsSize -= len(batch)
+        return batch
+
+    def _forwarded(
+        self, batch: bytes, forward: Callable[[int, bytes], bool]
+    ) -> Sequence[int]:
+        return [
+            position
+            for position, (to, raw) in enumerate(codec.splitForwards(batch))
+            if not forward(to, bytes(raw))
+        ]
+
+    def _respite(self) -> Optional[Deferred[None]]:
+        if self._answering < MOST_ANSWERING:
+            return None
+        respite: Deferred[None] = Deferred()
+        self._manyAsk.append(respite)
+        return respite
 
     def _requested(self, number: int, data: Data) -> None:
         if self._answer is None:
             self._reply(number, False, "the other side has no responder")
             return
+        self._answering += 1
         answered = maybeDeferred(_call, self._answer, data)
         answered.addCallbacks(
             lambda result: self._reply(number, True, result),
             lambda reason: self._responderFailed(number, reason),
         )
+        answered.addCallback(lambda _: self._answered())
+
+    def _answered(self) -> None:
+        self._answering -= 1
+        if self._manyAsk and self._answering < MOST_ANSWERING:
+            waiting, self._manyAsk = self._manyAsk, []
+            for respite in waiting:
+                respite.callback(None)
 
     def _responderFailed(self, number: int, reason: Failure) -> None:
         self._log.failure("a responder failed", reason)
@@ -241,10 +300,14 @@ class Conversation(Generic[M]):
             encoded = codec.encode(data, self._limit)
         except ChannelError as error:
             self._log.failure("a responder's reply cannot be sent")
-            succeeded, encoded = False, codec.encode(str(error), self._limit)
-        self.outbox.put(b"r", codec.reply(number, succeeded, encoded)).addErrback(
-            lambda reason: reason.trap(ChannelError)
+            succeeded, encoded = False, codec.encode(str(error), _SLACK)
+        self._replies.put(b"r", codec.reply(number, succeeded, encoded)).addErrback(
+            self._unreplied
         )
+
+    def _unreplied(self, reason: Failure) -> None:
+        if reason.trap(ChannelError) is not ChannelClosed:
+            self._log.failure("a reply was not sent", reason)
 
     def _replied(self, number: int, succeeded: bool, data: Data) -> None:
         asked = self._asked.pop(number, None)

@@ -5,8 +5,9 @@ What has arrived on a channel and was not consumed yet.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Generic, Optional, TypeVar
+from weakref import ref
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,7 +17,9 @@ from twisted_cluster.errors import AlreadyConsumed
 T = TypeVar("T")
 
 LIMIT: Final = 1024 * 1024
-"""Bytes, as they were on the wire, from which on senders have to wait."""
+"""Bytes of queued messages from which on senders have to wait."""
+_OVERHEAD: Final = 64
+"""What a queued message counts beside the bytes that it had on the wire."""
 
 
 class Inbox(Generic[T]):
@@ -36,39 +39,33 @@ class Inbox(Generic[T]):
         """
         self._remedy = remedy
         self._limit = limit
-        self._items: deque[T] = deque()
-        self._sizes: deque[list[int]] = deque()
+        self._batches: deque[tuple[list[T], int]] = deque()
         self._size = 0
         self._full: list[Deferred[None]] = []
         self._waiting: Optional[Deferred[None]] = None
-        self._consumed = False
+        self._consumer: Callable[[], Optional[AsyncIterator[T]]] = lambda: None
         self._everConsumed = False
         self._closed = False
         self.dropped = 0
 
-    def put(self, items: Iterable[T], size: int) -> Optional[Deferred[None]]:
+    def put(self, items: list[T], size: int) -> Optional[Deferred[None]]:
         """
-        Take items over.
+        Take items over, and the list that they come in with them.
 
         @param size: the bytes that they had on the wire.
         @return: L{None}, or, past the limit, a Deferred that fires when there
             is room again; the items have been taken all the same.
         """
-        if self._closed:
+        if self._closed or not items:
             return None
         if self._size >= self._limit and not self._everConsumed:
-            self._drop(sum(1 for _ in items))
+            self._drop(len(items))
             return None
-        before = len(self._items)
-        self._items.extend(items)
-        added = len(self._items) - before
-        if not added:
-            return None
-        self._sizes.append([added, size])
-        self._size += size
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.callback(None)
+        weight = size + _OVERHEAD * len(items)
+        items.reverse()
+        self._batches.append((items, weight))
+        self._size += weight
+        self._wake()
         if self._size < self._limit or not self._everConsumed:
             return None
         room: Deferred[None] = Deferred()
@@ -81,9 +78,7 @@ class Inbox(Generic[T]):
         """
         self._closed = True
         self._release()
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.callback(None)
+        self._wake()
 
     def consume(self) -> AsyncIterator[T]:
         """
@@ -91,34 +86,44 @@ class Inbox(Generic[T]):
 
         @raise AlreadyConsumed: when somebody else does so at the moment.
         """
-        if self._consumed:
+        if self._consumer() is not None:
             raise AlreadyConsumed(
                 "these messages have a consumer already: share what it receives"
             )
-        self._consumed = self._everConsumed = True
-        return self._iterate()
+        self._everConsumed = True
+        consumer = self._iterate()
+        self._consumer = ref(consumer)
+        return consumer
 
     async def _iterate(self) -> AsyncIterator[T]:
+        batches = self._batches
         try:
             while True:
-                while self._items:
-                    yield self._take()
+                while batches:
+                    items, weight = batches[0]
+                    while items:
+                        item = items.pop()
+                        if not items:
+                            batches.popleft()
+                            self._shrink(weight)
+                        yield item
                 if self._closed:
                     return
                 self._waiting = Deferred()
                 await self._waiting
         finally:
-            self._consumed = False
+            self._waiting = None
+            self._consumer = lambda: None
 
-    def _take(self) -> T:
-        oldest = self._sizes[0]
-        oldest[0] -= 1
-        if not oldest[0]:
-            self._size -= oldest[1]
-            self._sizes.popleft()
-            if self._full and self._size < self._limit:
-                self._release()
-        return self._items.popleft()
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def _shrink(self, weight: int) -> None:
+        self._size -= weight
+        if self._full and self._size < self._limit:
+            self._release()
 
     def _release(self) -> None:
         full, self._full = self._full, []

@@ -1,8 +1,8 @@
 """
 What is waiting to be sent on a channel, and how much of it may be on its way.
 
-What is put in during one reactor turn leaves as one batch; a batch that is
-longer than a piece leaves in several.  At most L{WINDOW} pieces are
+What is put in during one reactor turn leaves as batches of about a piece each;
+an item that is longer leaves in several pieces.  At most L{WINDOW} pieces are
 unacknowledged at any time: that bounds the memory of a connection whose other
 side does not read, and what a heartbeat may have to wait behind.
 """
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Optional
 
-import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
@@ -25,22 +24,28 @@ WINDOW: Final = 8
 LIMIT: Final = 64 * 1024 * 1024
 """Queued bytes from which on nothing more is taken."""
 _OVERHEAD: Final = 256
-"""What a queued message takes beside its bytes: a Deferred, mostly."""
+"""What a queued item takes beside its bytes, at most: a Deferred, mostly."""
 
-Waiter = tuple[int, "Deferred[None]"]
 SendPiece = Callable[[bytes, bytes, bool], "Deferred[Sequence[int]]"]
 
 
-@attrs.define(eq=False)
 class _Batch:
     """
-    Consecutive items of one kind, and who waits for how many of them.
+    Consecutive items of one kind, and who waits for them.
+
+    Of forwards, which may be undelivered one by one, each has a waiter.
+
+    @ivar weight: what it counts in the queue, in bytes.
     """
 
-    kind: bytes
-    items: list[bytes] = attrs.Factory(list)
-    waiters: list[Waiter] = attrs.Factory(list)
-    size: int = 0
+    __slots__ = ("items", "kind", "size", "waiters", "weight")
+
+    def __init__(self, kind: bytes) -> None:
+        self.kind = kind
+        self.items: list[bytes] = []
+        self.waiters: list[Deferred[None]] = []
+        self.size = 0
+        self.weight = 0
 
 
 def _failQuietly(waiter: Deferred[None], why: Failure) -> None:
@@ -58,6 +63,11 @@ def _failQuietly(waiter: Deferred[None], why: Failure) -> None:
 class Outbox:
     """
     A queue of encoded items that leave in order, batched, within a window.
+
+    @ivar windowed: whether the window holds; not while nobody could hear the
+        acknowledgements, when each write blocks instead.
+    @ivar queued: the bytes that wait to be sent or acknowledged, with what
+        they cost beside.
     """
 
     def __init__(self, sendPiece: SendPiece, schedule: Callable[[], None]) -> None:
@@ -71,11 +81,13 @@ class Outbox:
         self._sendPiece = sendPiece
         self._schedule = schedule
         self._batches: deque[_Batch] = deque()
-        self._unanswered: set[_Batch] = set()
+        self._sending: Optional[_Batch] = None
+        self._data = b""
+        self._sent = 0
+        self._unanswered: dict[_Batch, None] = {}
         self._onTheirWay = 0
         self._scheduled = False
         self._closed: Optional[Failure] = None
-        self._pieces: deque[tuple[bytes, bytes, Optional[_Batch]]] = deque()
         self.windowed = True
         self.queued = 0
 
@@ -85,42 +97,25 @@ class Outbox:
 
         @return: a Deferred that fires when the item has been acknowledged.  It
             fails with L{ChannelFull}, L{ChannelClosed}, L{UnknownWorker}.
+            Cancelling it does not take the item back.
         """
-        return self.putMany(kind, (item,), len(item))
+        if self._closed is not None or self.queued >= LIMIT:
+            return self._refuse()
+        return self._await(self._append(kind, item))
 
-    def putMany(self, kind: bytes, items: Sequence[bytes], size: int) -> Deferred[None]:
+    def putMany(self, kind: bytes, items: Sequence[bytes]) -> Deferred[None]:
         """
-        Queue several items.
+        Queue one or more items.
 
-        @param size: how many bytes they have together.
         @return: a Deferred that fires when all have been acknowledged, and
-            fails as that of L{put} does; then none has been queued.
+            fails as that of L{put} does; when that is L{ChannelFull}, none has
+            been queued.
         """
-        if self._closed is not None:
-            return fail(self._closed)
-        if self.queued >= LIMIT:
-            return fail(
-                ChannelFull(
-                    f"{self.queued:,} bytes of messages are waiting to be sent "
-                    f"already: await what send() returns"
-                )
-            )
-        waiter: Deferred[None] = Deferred()
-        self.queued += size + _OVERHEAD
-        batch = self._batches[-1] if self._batches else None
-        if batch is None or batch.kind != kind or batch.size + size > PIECE:
-            batch = _Batch(kind)
-            self._batches.append(batch)
-        batch.size += size
-        if len(items) == 1:
-            batch.items.append(items[0])
-        else:
-            batch.items.extend(items)
-        batch.waiters.append((len(items), waiter))
-        if not self._scheduled:
-            self._scheduled = True
-            self._schedule()
-        return waiter
+        if self._closed is not None or self.queued >= LIMIT:
+            return self._refuse()
+        for item in items:
+            batch = self._append(kind, item)
+        return self._await(batch)
 
     def flush(self) -> None:
         """
@@ -128,16 +123,22 @@ class Outbox:
         """
         self._scheduled = False
         while not self.windowed or self._onTheirWay < WINDOW:
-            if not self._pieces:
-                if not self._batches:
-                    return
-                self._cut(self._batches.popleft())
-            kind, data, ended = self._pieces.popleft()
+            batch = self._sending or self._next()
+            if batch is None:
+                return
+            end = self._sent + PIECE
+            piece = self._data[self._sent : end]
+            more = end < len(self._data)
+            if more:
+                self._sent = end
+            else:
+                self._sending = None
+                self._data = b""
             self._onTheirWay += 1
-            self._sendPiece(kind, data, ended is None).addCallbacks(
+            self._sendPiece(batch.kind, piece, more).addCallbacks(
                 self._acknowledged,
                 self._lost,
-                callbackArgs=(ended,),
+                callbackArgs=(None if more else batch,),
             )
 
     def close(self, why: str) -> None:
@@ -150,38 +151,74 @@ class Outbox:
         batches = [*self._unanswered, *self._batches]
         self._unanswered.clear()
         self._batches.clear()
-        self._pieces.clear()
+        self._sending = None
+        self._data = b""
         self.queued = 0
         for batch in batches:
-            for _, waiter in batch.waiters:
+            for waiter in batch.waiters:
                 _failQuietly(waiter, self._closed)
 
-    def _cut(self, batch: _Batch) -> None:
+    def _refuse(self) -> Deferred[None]:
+        if self._closed is not None:
+            refused: Deferred[None] = Deferred()
+            _failQuietly(refused, self._closed)
+            return refused
+        return fail(
+            ChannelFull(
+                f"{self.queued:,} bytes of messages are waiting to be sent "
+                f"already: await what send() returns"
+            )
+        )
+
+    def _append(self, kind: bytes, item: bytes) -> _Batch:
         """
-        Cut a batch into pieces; the last of them carries the batch itself.
+        Add an item to the last batch, or to a new one.
         """
-        data = joinBatch(batch.items)
+        size = len(item)
+        batch = self._batches[-1] if self._batches else None
+        if batch is None or batch.size + size > PIECE or batch.kind != kind:
+            batch = _Batch(kind)
+            self._batches.append(batch)
+        batch.items.append(item)
+        batch.size += size
+        batch.weight += size + _OVERHEAD
+        self.queued += size + _OVERHEAD
+        return batch
+
+    def _await(self, batch: _Batch) -> Deferred[None]:
+        """
+        Wait until a batch, and so all before it, has been acknowledged.
+        """
+        waiter: Deferred[None] = Deferred()
+        batch.waiters.append(waiter)
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+        return waiter
+
+    def _next(self) -> Optional[_Batch]:
+        if not self._batches:
+            return None
+        batch = self._batches.popleft()
+        self._data = joinBatch(batch.items)
+        self._sent = 0
         batch.items.clear()
-        self._unanswered.add(batch)
-        last = len(data) - 1
-        for start in range(0, len(data), PIECE):
-            ended = batch if start + PIECE > last else None
-            self._pieces.append((batch.kind, data[start : start + PIECE], ended))
+        self._sending = batch
+        self._unanswered[batch] = None
+        return batch
 
     def _acknowledged(
-        self, undelivered: Sequence[int], ended: Optional[_Batch]
+        self, undelivered: Sequence[int], batch: Optional[_Batch]
     ) -> None:
         self._onTheirWay -= 1
-        if ended is not None and ended in self._unanswered:
-            self._unanswered.discard(ended)
-            self.queued -= ended.size + _OVERHEAD * len(ended.waiters)
-            position = 0
-            for count, waiter in ended.waiters:
-                position += count
-                if undelivered and not set(undelivered).isdisjoint(
-                    range(position - count, position)
-                ):
-                    waiter.errback(UnknownWorker("no such worker, or it is full"))
+        if batch is not None and batch in self._unanswered:
+            del self._unanswered[batch]
+            self.queued -= batch.weight
+            for position, waiter in enumerate(batch.waiters):
+                if undelivered and position in undelivered:
+                    waiter.errback(
+                        UnknownWorker("no such worker, or too much waits for it")
+                    )
                 else:
                     waiter.callback(None)
         if not self._scheduled:

@@ -12,8 +12,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from twisted_cluster.errors import ProtocolError
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
+
+_MOST_UNREAD = 16 * 1024 * 1024
+"""Unsent bytes, far over what all windows hold, at which a peer is given up."""
 
 
 class QuietAMP(amp.AMP):
@@ -77,10 +81,24 @@ class ControlProtocol(QuietAMP):
         Take over a piece of a batch of messages.
         """
         assert self.conversation is not None
-        taken = self.conversation.received(kind, data, more)
+        try:
+            if getattr(self.transport, "pending", 0) > _MOST_UNREAD:
+                raise ProtocolError("the other side writes and does not read")
+            taken = self.conversation.received(kind, data, more)
+        except ProtocolError:
+            self.unhandledError(Failure())
+            return Deferred()
         if isinstance(taken, Deferred):
             return taken.addCallback(lambda rejected: {"undelivered": rejected})
         return {"undelivered": taken}
+
+    def lengthLimitExceeded(self, length: int) -> None:
+        """
+        The other side sent what is no AMP: close the connection.
+        """
+        self.unhandledError(
+            Failure(ProtocolError(f"a key of {length} bytes: this is no AMP"))
+        )
 
     def dataReceived(self, data: bytes) -> None:
         """

@@ -7,11 +7,15 @@ The rules, which hold on both sides of a connection:
      once; the duplicate is closed when it was written or when the connection
      ends.
   2. A descriptor travels with the first byte of the next C{write()}, never
-     ahead of bytes that were written before.
+     ahead of bytes that were written before.  Those that one C{sendmsg} cannot
+     carry travel with the bytes that follow; a write with too few bytes for its
+     descriptors ends the connection.
   3. Received descriptors are close-on-exec.  When the kernel had to drop some
      (C{MSG_CTRUNC}: this process is at its limit of open files), the
      connection ends, since from then on every descriptor would be matched to
      the wrong bytes.
+  4. Too many descriptors under way (C{ETOOMANYREFS}) is a reason to wait, and
+     since nothing tells when that has changed, to try again later.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from typing import Protocol as Shape
 
 from twisted.internet import interfaces, main
 from twisted.internet.address import UNIXAddress
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionLost, FileDescriptorOverrun
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -38,6 +42,8 @@ _READ = 256 * 1024
 _WRITE = 256 * 1024
 _MOST_DESCRIPTORS = 253
 """What one C{sendmsg} may carry on Linux: SCM_MAX_FD, see unix(7)."""
+_PAUSE = 0.05
+"""Seconds until descriptors that were too many are tried again."""
 _ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -94,6 +100,9 @@ class UNIXTransport:
     It tries to write at once and keeps only what the kernel does not take, so
     that what was written survives the death of this process.  It has no
     producers; whoever writes bounds what is on its way.
+
+    @ivar pending: how many bytes were written and are not yet in the kernel's
+        hands.
     """
 
     def __init__(
@@ -103,6 +112,7 @@ class UNIXTransport:
         protocol: Receiver,
     ) -> None:
         """
+        @param reactor: watches the socket; it keeps time, too.
         @param skt: a connected stream socket, which this object owns from now
             on.  It is made non-blocking, for all who share it.
         """
@@ -113,6 +123,8 @@ class UNIXTransport:
         self._descriptors: list[int] = []
         self._connected = False
         self._disconnecting = False
+        self._retry: Optional[interfaces.IDelayedCall] = None
+        self.pending = 0
         skt.setblocking(False)
 
     def start(self) -> None:
@@ -165,13 +177,6 @@ class UNIXTransport:
         """
         return UNIXAddress(None)
 
-    @property
-    def pending(self) -> int:
-        """
-        How many bytes were written and are not yet in the kernel's hands.
-        """
-        return sum(len(chunk) for chunk, _ in self._chunks)
-
     def sendFileDescriptor(self, descriptor: int) -> None:
         """
         Queue a duplicate of a descriptor, to travel with the next write.
@@ -191,9 +196,11 @@ class UNIXTransport:
         descriptors, self._descriptors = self._descriptors, []
         idle = not self._chunks
         self._chunks.append((memoryview(data), descriptors))
-        if idle and self._sendSome() is None and not self._chunks:
+        self.pending += len(data)
+        if not idle or (self._sendSome() is None and not self._chunks):
             return
-        self._reactor.addWriter(self)
+        if self._retry is None:
+            self._reactor.addWriter(self)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
@@ -208,7 +215,8 @@ class UNIXTransport:
         if self._connected and not self._disconnecting:
             self._disconnecting = True
             self._reactor.removeReader(self)
-            self._reactor.addWriter(self)
+            if self._retry is None:
+                self._reactor.addWriter(self)
 
     def abortConnection(self) -> None:
         """
@@ -260,8 +268,12 @@ class UNIXTransport:
         """
         error = self._sendSome()
         if error is not None:
-            return error
-        if not self._chunks:
+            # What the peer wrote before it went is still to be read.
+            self.drain()
+            return error if self._connected else None
+        if self._retry is not None:
+            self._reactor.removeWriter(self)
+        elif not self._chunks:
             self._reactor.removeWriter(self)
             if self._disconnecting:
                 return main.CONNECTION_DONE
@@ -283,11 +295,15 @@ class UNIXTransport:
         self._connected = False
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _closeDescriptors(self) -> None:
         for _, descriptors in self._chunks:
             self._descriptors.extend(descriptors)
         self._chunks.clear()
+        self.pending = 0
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -298,38 +314,70 @@ class UNIXTransport:
             return 0
         except (OSError, ProtocolError) as error:
             return error
-        for descriptor in descriptors:
-            self._protocol.fileDescriptorReceived(descriptor)
+        self._deliver(descriptors)
         if not data:
             return main.CONNECTION_DONE
-        self._protocol.dataReceived(data)
+        if self._connected:
+            self._protocol.dataReceived(data)
         return len(data)
+
+    def _deliver(self, descriptors: list[int]) -> None:
+        """
+        Give descriptors to the protocol; those that it was not given are
+        closed, should it close the connection or raise.
+        """
+        descriptors.reverse()
+        try:
+            while descriptors and self._connected:
+                self._protocol.fileDescriptorReceived(descriptors.pop())
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _sendSome(self) -> Optional[Exception]:
         while self._chunks:
             chunk, descriptors = self._chunks[0]
             try:
-                if descriptors:
-                    rights = array.array("i", descriptors)
-                    sent = self._socket.sendmsg(
-                        [chunk[:_WRITE]],
-                        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
-                    )
-                else:
-                    sent = self._socket.send(chunk[:_WRITE])
+                sent = self._sendPart(chunk, descriptors)
             except (BlockingIOError, InterruptedError):
                 return None
+            except FileDescriptorOverrun as error:
+                return error
             except OSError as error:
                 if error.errno == errno.ETOOMANYREFS:
+                    clock = interfaces.IReactorTime(self._reactor)
+                    self._retry = clock.callLater(_PAUSE, self._tryAgain)
                     return None
                 return ConnectionLost(str(error))
-            while descriptors:
-                os.close(descriptors.pop())
+            self.pending -= sent
             if sent == len(chunk):
                 self._chunks.popleft()
             else:
                 self._chunks[0] = (chunk[sent:], descriptors)
         return None
+
+    def _sendPart(self, chunk: memoryview, descriptors: list[int]) -> int:
+        """
+        Send some bytes, and as many of the descriptors as may go along; as long
+        as there are more than that, one byte.
+        """
+        if not descriptors:
+            return self._socket.send(chunk[:_WRITE])
+        now = descriptors[:_MOST_DESCRIPTORS]
+        if len(descriptors) > len(chunk) * _MOST_DESCRIPTORS:
+            raise FileDescriptorOverrun()
+        sent = self._socket.sendmsg(
+            [chunk[: _WRITE if len(now) == len(descriptors) else 1]],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", now))],
+        )
+        del descriptors[: len(now)]
+        for descriptor in now:
+            os.close(descriptor)
+        return sent
+
+    def _tryAgain(self) -> None:
+        self._retry = None
+        self._reactor.addWriter(self)
 
 
 @implementer(interfaces.ITransport)

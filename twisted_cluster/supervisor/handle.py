@@ -380,4 +380,4 @@ class WorkerHandle:
     # How things are sent.
 
     def _schedule(self) -> None:
-        self._reactor.callLater(0, self.conversation.outbox.flush)
+        self._reactor.callLater(0, self.conversation.flush)

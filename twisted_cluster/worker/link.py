@@ -101,7 +101,7 @@ class Link:
             Message,
             maxMessageSize,
         )
-        self.conversation.outbox.windowed = False
+        self.conversation.setWindowed(False)
         self._protocol.conversation = self.conversation
         self._protocol.terminated = lambda: self.terminated()
         self._protocol.nonsense = self._nonsense
@@ -209,7 +209,7 @@ class Link:
             self._thread = threading.get_ident()
             self._transport = UNIXTransport(reactor, self._socket, self._protocol)
             self._protocol.transport = self._transport
-            self.conversation.outbox.windowed = True
+            self.conversation.setWindowed(True)
             self._transport.resume()
 
     def detach(self) -> None:
@@ -224,7 +224,7 @@ class Link:
             blocking = BlockingTransport(skt, _DEADLINE)
             self._protocol.transport = blocking
             blocking.write(unsent)
-            self.conversation.outbox.windowed = False
+            self.conversation.setWindowed(False)
             self.flush()
 
     def _nonsense(self, failure: Failure) -> None:
@@ -244,7 +244,7 @@ class Link:
             self._flushing = False
             if self._closed:
                 return
-            self.conversation.outbox.flush()
+            self.conversation.flush()
             windowed = self._transport is not None
             while not windowed or self._eventsOnTheirWay < WINDOW:
                 batch, dropped = self._events.take(commands.PIECE)
