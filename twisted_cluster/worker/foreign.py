@@ -9,15 +9,13 @@ target imports them.
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, Final, Optional
+from typing import Any, Final
 
 from twisted.logger import Logger, globalLogBeginner
+
+from twisted_cluster.worker.imports import whenImported
 
 _log = Logger()
 
@@ -32,67 +30,18 @@ def installForeign() -> Undo:
     @return: what changes them back.
     """
     undos: list[Undo] = []
-    later: dict[str, _Patch] = {}
     for name, patch in _PATCHES.items():
-        module = sys.modules.get(name)
-        if module is not None:
-            undos += patch(module)
-        else:
-            later[name] = patch
-    finder = _Finder(later, undos)
-    sys.meta_path.insert(0, finder)
+        undos.append(_patchWhenImported(name, patch, undos))
 
     def undo() -> None:
-        if finder in sys.meta_path:
-            sys.meta_path.remove(finder)
         while undos:
             undos.pop()()
 
     return undo
 
 
-class _Finder(MetaPathFinder):
-    """
-    Sees to it that modules are changed as soon as they have been imported.
-    """
-
-    def __init__(self, patches: dict[str, _Patch], undos: list[Undo]) -> None:
-        self._patches = patches
-        self._undos = undos
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Optional[Sequence[str]],
-        target: Optional[ModuleType] = None,
-    ) -> Optional[ModuleSpec]:
-        """
-        Let the others find the module, and change what they found.
-        """
-        patch = self._patches.pop(fullname, None)
-        if patch is None:
-            return None
-        spec = find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _PatchingLoader(spec.loader, patch, self._undos)
-        return spec
-
-
-class _PatchingLoader(Loader):
-    def __init__(self, loader: Loader, patch: _Patch, undos: list[Undo]) -> None:
-        self._loader = loader
-        self._patch = patch
-        self._undos = undos
-
-    def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        self._undos += self._patch(module)
+def _patchWhenImported(name: str, patch: _Patch, undos: list[Undo]) -> Undo:
+    return whenImported(name, lambda module: undos.extend(patch(module)))
 
 
 def _replace(owner: Any, name: str, value: object) -> list[Undo]:
