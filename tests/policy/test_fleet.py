@@ -386,7 +386,7 @@ FleetMachine.TestCase.settings = settings(
 )
 
 
-class PropertyTests(FleetMachine.TestCase):  # type: ignore[name-defined,misc]  # made at run time
+class PropertyTests(FleetMachine.TestCase):  # type: ignore[misc,valid-type]  # made at run time
     """
     The promises under random histories.
     """

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from typing import Protocol as Shape
 
 import msgspec
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IProcessTransport,
     IReactorFDSet,
@@ -153,8 +154,11 @@ class WorkerProcess(ProcessProtocol):
         """
         Send the process a signal, if it lives.
         """
-        if self._process is not None and self.pid is not None:
-            os.kill(self.pid, number)
+        if self._process is not None:
+            try:
+                self._process.signalProcess(number)
+            except ProcessExitedAlready:
+                pass
 
     def processExited(self, reason: Failure) -> None:
         """
