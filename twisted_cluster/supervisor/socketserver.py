@@ -18,6 +18,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from twisted_cluster.ipc.commands import ReleaseSocket, RequestSocket
+from twisted_cluster.ipc.protocol import QuietAMP
 from twisted_cluster.sockets.addresses import (
     Address,
     BindRequest,
@@ -40,13 +41,13 @@ The most descriptors that may wait for the question that they belong to.
 """
 
 _UNREAD: Final = 64 * 1024
-_AMP: Final[Any] = amp.AMP
+_AMP: Final[Any] = QuietAMP
 _REQUEST: Final[Any] = RequestSocket
 _RELEASE: Final[Any] = ReleaseSocket
 _KINDS: Final[dict[bytes, Kind]] = {b"tcp": "tcp", b"udp": "udp", b"unix": "unix"}
 
 
-class ServerSocketProtocol(amp.AMP):
+class ServerSocketProtocol(QuietAMP):
     """
     Answers one worker's questions for listening sockets.
 
