@@ -323,8 +323,9 @@ class ClusterWatcher(Service):
 
     def _servesNow(self) -> None:
         self._log.info(
-            "{count} workers serve {addresses}",
+            "{count} {serve} {addresses}",
             count=self._plan.desired,
+            serve="worker serves" if self._plan.desired == 1 else "workers serve",
             addresses=", ".join(self.addresses) or "no address",
         )
         self._serving.fire()
