@@ -9,7 +9,7 @@ import errno
 import importlib.util
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 from unittest import skipIf
 
@@ -77,15 +77,13 @@ class AsyncioTests(WatchedTestCase):
         self.socketClient.opened = opened
         self.undo = installAsyncServers(self.socketClient, self.startup)
 
-    def run(self, *args: Any) -> Any:
+    def drive(self, main: Coroutine[Any, Any, Any]) -> Any:
         """
-        Run a test, or a coroutine on a new loop.
+        Run a coroutine on a new loop.
         """
-        if not asyncio.iscoroutine(args[0]):
-            return super().run(*args)
         loop = self.newLoop()
         try:
-            return loop.run_until_complete(asyncio.wait_for(args[0], PATIENCE))
+            return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
         finally:
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
@@ -132,7 +130,7 @@ class AsyncioTests(WatchedTestCase):
             await server.wait_closed()
             await asyncio.sleep(0)
 
-        self.run(main())
+        self.drive(main())
         self.assertEqual([], self.settled())
 
     def test_twoWorkers(self) -> None:
@@ -157,7 +155,7 @@ class AsyncioTests(WatchedTestCase):
             second.close()
             await second.wait_closed()
 
-        self.run(main())
+        self.drive(main())
 
     def test_severalAddresses(self) -> None:
         """
@@ -192,7 +190,7 @@ class AsyncioTests(WatchedTestCase):
             self.assertEqual(0, len(server.sockets))
             await asyncio.sleep(0)
 
-        self.run(main())
+        self.drive(main())
         self.assertEqual([], self.settled())
 
     def test_everyInterface(self) -> None:
@@ -210,7 +208,7 @@ class AsyncioTests(WatchedTestCase):
             server.close()
             await server.wait_closed()
 
-        self.run(main())
+        self.drive(main())
 
     def test_nothingBeforeReady(self) -> None:
         """
@@ -229,7 +227,7 @@ class AsyncioTests(WatchedTestCase):
             server.close()
             await server.wait_closed()
 
-        self.run(main())
+        self.drive(main())
 
     def test_late(self) -> None:
         """
@@ -255,7 +253,7 @@ class AsyncioTests(WatchedTestCase):
                 server.close()
                 await server.wait_closed()
 
-        self.run(main())
+        self.drive(main())
 
     def test_errors(self) -> None:
         """
@@ -277,9 +275,9 @@ class AsyncioTests(WatchedTestCase):
                 {"ssl": True},
                 {"sock": other},
             ]
-            clustered = [self.run(fail(**each)) for each in calls]
+            clustered = [self.drive(fail(**each)) for each in calls]
             self.undo()
-            alone = [self.run(fail(**each)) for each in calls]
+            alone = [self.drive(fail(**each)) for each in calls]
             self.undo = lambda: None
         for ours, theirs in zip(clustered, alone, strict=True):
             self.assertIs(type(theirs), type(ours))
@@ -300,7 +298,7 @@ class AsyncioTests(WatchedTestCase):
             server.close()
             await server.wait_closed()
 
-        self.run(main())
+        self.drive(main())
 
     def test_unix(self) -> None:
         """
@@ -334,7 +332,7 @@ class AsyncioTests(WatchedTestCase):
             second.close()
             await second.wait_closed()
 
-        self.run(main())
+        self.drive(main())
         self.listeners.closeAll()
         self.assertFalse(os.path.exists(path))
 
@@ -364,7 +362,7 @@ class AsyncioTests(WatchedTestCase):
             await protocol.ended
             await asyncio.sleep(0)
 
-        self.run(main())
+        self.drive(main())
         self.assertEqual([], self.settled())
 
     def test_undo(self) -> None:
@@ -379,7 +377,7 @@ class AsyncioTests(WatchedTestCase):
             server.close()
             await server.wait_closed()
 
-        self.run(main())
+        self.drive(main())
         self.assertEqual(0, self.startup.ports)
 
 
