@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import fail
 from twisted.logger import (
+    ILogObserver,
     Logger,
     LogLevel,
     LogPublisher,
@@ -399,6 +400,7 @@ class RelayTests(SynchronousTestCase):
         What an observer logs while it observes is a copy, in that thread alone.
         """
 
+        @implementer(ILogObserver)
         def observer(event: dict[str, Any]) -> None:
             self.assertTrue(relaying())
             if event["log_namespace"] == "app":
@@ -422,6 +424,7 @@ class RelayTests(SynchronousTestCase):
         collector finds it while an event is being published.
         """
 
+        @implementer(ILogObserver)
         def observer(event: dict[str, Any]) -> None:
             if event["log_namespace"] == "app":
                 gc.collect()
@@ -444,6 +447,7 @@ class RelayTests(SynchronousTestCase):
         What Twisted says of an observer that raises is relayed.
         """
 
+        @implementer(ILogObserver)
         def observer(event: dict[str, Any]) -> None:
             raise RuntimeError("broken")
 
@@ -472,6 +476,9 @@ class RelayTests(SynchronousTestCase):
         """
         A warning arrives with its place and category.
         """
+        self.undo()
+        self.undo = installRelay(self.sink, LogLevel.info)
+        self.sink.records.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn_explicit("careful", UserWarning, "program.py", 7)
