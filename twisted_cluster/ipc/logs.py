@@ -128,6 +128,8 @@ def describeEvent(event: dict[str, Any]) -> LogRecord:
             arguments[key] = value
     level = levelNumber(event)
     failure = event.get("log_failure")
+    if not isinstance(failure, Failure):
+        failure = None
     record = LogRecord(
         level,
         event.get("log_time") or time(),
