@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable
+from typing import Final
 
 from twisted.logger import Logger
 
@@ -25,6 +27,12 @@ from twisted_cluster.sockets.addresses import (
 from twisted_cluster.worker.modes import currentMode
 from twisted_cluster.worker.socketclient import SocketClient
 
+QUIET: Final = 60.0
+"""
+Seconds without another word on ports of the same host: a program may be trying
+all those of a range, as FTP's passive transfers do.
+"""
+
 
 class Asker:
     """
@@ -36,6 +44,7 @@ class Asker:
     def __init__(self, client: SocketClient, startup: IStartup) -> None:
         self._client = client
         self._startup = startup
+        self._saidAt: dict[tuple[str, str], float] = {}
 
     def ask(self, wanted: BindRequest, skt: socket.socket) -> Verdict:
         """
@@ -106,6 +115,10 @@ class Asker:
         """
         if getattr(error, "errno", None) != errno.EADDRINUSE:
             return
+        now, host = time.monotonic(), (address.kind, address.host)
+        if now - self._saidAt.get(host, -QUIET) < QUIET:
+            return
+        self._saidAt[host] = now
         if address.kind == "unix":
             bind = f"unix:{os.fsdecode(address.path)}"
         else:
