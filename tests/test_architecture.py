@@ -25,7 +25,7 @@ IPC: Final = BASE | {"policy", "sockets", "ipc"}
 SIDES: Final = IPC | {"supervisor", "worker"}
 BELOW_WATCHER: Final = SIDES | {"ops"}
 BESIDE_CLUSTER: Final = frozenset({"alone", "endpoints"})
-LIBRARY: Final = BELOW_WATCHER | BESIDE_CLUSTER | {"watcher", "cluster"}
+LIBRARY: Final = BELOW_WATCHER | BESIDE_CLUSTER | {"watcher", "cluster", "check"}
 
 MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "errors": frozenset(),
@@ -38,6 +38,7 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "ops": SIDES,
     "testing": BELOW_WATCHER,
     "watcher": BELOW_WATCHER,
+    "check": BELOW_WATCHER | {"watcher"},
     "alone": BASE,
     "endpoints": SIDES,
     "cluster": BELOW_WATCHER | BESIDE_CLUSTER,

@@ -10,8 +10,9 @@ from typing import Any, Optional
 
 from twisted.application.service import IService
 from twisted.internet.error import CannotListenError
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_cluster.errors import (
@@ -87,14 +88,15 @@ class WatcherTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.reactor = DescriptorReactor()
+        self.reactor: Any = DescriptorReactor()
         self.played: list[PlayedWorker] = []
         self.texts: list[str] = []
 
+        @implementer(ILogObserver)
         def observe(event: dict[str, Any]) -> None:
             self.texts.append(formatEvent(event))
 
-        globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]  # a function will do
+        globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         self.addCleanup(self._descriptorsAsBefore, set(os.listdir("/proc/self/fd")))
         self.addCleanup(self._endAll)
@@ -315,6 +317,20 @@ class StartTests(WatcherTestCase):
         self.assertEqual(self.reactor.processes, [])
         self.failureResultOf(watcher.whenStopped(), CannotListenError)
         self.successResultOf(watcher.stopService())
+
+    def test_bindsWhilePrivileged(self) -> None:
+        """
+        Addresses are bound before privileges are shed, once.
+        """
+        watcher = ClusterWatcher(
+            self.reactor, "server.py", 1, binds=["tcp:0:interface=127.0.0.1"]
+        )
+        self.addCleanup(watcher.stopService)
+        watcher.privilegedStartService()
+        [address] = watcher.addresses
+        self.assertEqual(self.reactor.processes, [])
+        watcher.startService()
+        self.assertEqual(watcher.addresses, [address])
 
 
 class LifeTests(WatcherTestCase):

@@ -158,7 +158,7 @@ def run(
     @param argv: the words after C{run}.
     @param factory: makes the watcher; L{ClusterWatcher
         <twisted_cluster.watcher.ClusterWatcher>} unless given.
-    @param checkTarget: checks the target; that of L{twisted_cluster.watcher}
+    @param checkTarget: checks the target; that of L{twisted_cluster.check}
         unless given.
     @return: the exit status.
     """
@@ -202,10 +202,10 @@ def _runReactor(
     from twisted.internet import reactor as _reactor
 
     if factory is None or checkTarget is None:
-        from twisted_cluster import watcher
+        from twisted_cluster import check, watcher
 
         factory = factory or watcher.ClusterWatcher
-        checkTarget = checkTarget or watcher.checkTarget
+        checkTarget = checkTarget or check.checkTarget
     reactor: Any = _reactor
     arguments = config.watcherArguments()
     target = config["target"]

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver
 
 from twisted_cluster.alone import whenAloneStops
+from twisted_cluster.endpoints import MarkedEndpoint
 from twisted_cluster.errors import NotAWorker
 from twisted_cluster.interfaces import IChannel
 from twisted_cluster.worker import context
@@ -52,10 +53,7 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     @param description: as L{serverFromString} takes it: C{tcp:8080}.
     @raise ValueError: when that cannot be understood.
     """
-    if not description.startswith("cluster:"):
-        description = f"cluster:{description}"
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    return endpoint
+    return MarkedEndpoint(serverFromString(reactor, description), "cluster")
 
 
 def channel() -> IChannel:

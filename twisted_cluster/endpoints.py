@@ -33,7 +33,7 @@ BALANCES: Final = ("kernel",)
 
 @implementer(IStreamServerEndpoint)
 @attrs.frozen
-class _MarkedEndpoint:
+class MarkedEndpoint:
     """
     An endpoint whose listens are the cluster's, or this process's own.
     """
@@ -91,7 +91,7 @@ class ClusterEndpointParser:
                 f"balance={balance} is not available; it can be: {', '.join(BALANCES)}"
             )
         inner = serverFromString(reactor, _inner(self.prefix, args, kwargs))
-        return _MarkedEndpoint(inner, "cluster")
+        return MarkedEndpoint(inner, "cluster")
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
@@ -112,4 +112,4 @@ class LocalEndpointParser:
         @raise ValueError: when the endpoint within cannot be understood.
         """
         inner = serverFromString(reactor, _inner(self.prefix, args, kwargs))
-        return _MarkedEndpoint(inner, "local")
+        return MarkedEndpoint(inner, "local")

@@ -23,10 +23,7 @@ from twisted_cluster.errors import (
     InvalidWorkerCount,
     NotRunning,
     RestartFailed,
-    StartFailed,
     Stopped,
-    TargetLoadError,
-    TargetUsageError,
     UsageError,
 )
 from twisted_cluster.interfaces import Data, Responder, WorkerMessage
@@ -152,10 +149,31 @@ class ClusterWatcher(Service):
             Waiters(),
             Waiters(),
         )
+        self._bound = False
         self._started = False
         self._ended = False
 
     # A service.
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind what is to be bound, while this process still may.
+
+        @raise twisted.internet.error.CannotListenError: when one of the
+            addresses cannot be bound.
+        """
+        if self._bound:
+            return
+        self._bound = True
+        try:
+            for description in self._binds:
+                self._listeners.bind(description)
+        except Exception as error:
+            self._listeners.closeAll()
+            self._started = self._ended = True
+            self._serving.fail(error)
+            self._over.fail(error)
+            raise
 
     def startService(self) -> None:
         """
@@ -170,20 +188,11 @@ class ClusterWatcher(Service):
             raise AlreadyStarted(
                 "this ClusterWatcher is running already or has run: make another"
             )
+        self.privilegedStartService()
         self._started = True
         super().startService()
         pid = os.getpid()
         inherited = inheritedDescriptors(os.environ, pid)
-        try:
-            for description in self._binds:
-                self._listeners.bind(description)
-        except BaseException as error:
-            self._listeners.closeAll()
-            self._ended = True
-            if isinstance(error, Exception):
-                self._serving.fail(error)
-                self._over.fail(error)
-            raise
         self._crew.start(
             msgspec.structs.replace(
                 self._settings, watcher=pid, listenDescriptors=inherited.listen
@@ -201,6 +210,7 @@ class ClusterWatcher(Service):
         super().stopService()
         if not self._started:
             self._started = self._ended = True
+            self._listeners.closeAll()
             self._over.fire()
         if not self._ended:
             self._crew.act(self._plan.stop())
@@ -366,30 +376,6 @@ class ClusterWatcher(Service):
         handle = self._crew.handles.get(worker)
         pid = None if handle is None else handle.pid
         return None if pid is None else processCredentials(pid)
-
-
-def checkTarget(
-    reactor: ClusterReactor, target: Union[str, Sequence[str]], **options: Any
-) -> Deferred[None]:
-    """
-    Load a target in a worker, without starting it.
-
-    @param options: as L{ClusterWatcher} takes them.
-    @return: a Deferred that fires when it could be loaded.  It fails with
-        L{TargetLoadError}, L{TargetUsageError}, L{StartFailed}.
-    """
-    watcher = ClusterWatcher(reactor, target, 1, check=True, **options)
-    watcher.startService()
-
-    def failed(reason: Failure) -> None:
-        error = reason.value
-        if not isinstance(error, StartFailed):
-            reason.raiseException()
-        elif error.status != 0:
-            kind = {2: TargetUsageError, 4: TargetLoadError}.get(error.status)
-            raise error if kind is None else kind(str(error))
-
-    return watcher.whenStopped().addErrback(failed)
 
 
 def _checkedCount(workers: int) -> int:

@@ -32,7 +32,7 @@ from twisted_cluster.supervisor.lines import LineReader
 
 _ROOT = str(Path(twisted_cluster.__file__).resolve().parent.parent)
 _BOOTSTRAP = (
-    "import sys; sys.path.append({root!r}); "
+    "import sys; sys.path[0] or sys.path.pop(0); sys.path.append({root!r}); "
     "from twisted_cluster.worker.bootstrap import main; "
     "sys.path.pop(); main()"
 )

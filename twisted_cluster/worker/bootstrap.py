@@ -29,7 +29,7 @@ from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.readiness import Readiness
 from twisted_cluster.worker import context
 from twisted_cluster.worker.asyncservers import installAsyncServers
-from twisted_cluster.worker.failures import describeFailure
+from twisted_cluster.worker.failures import describeFailure, userTraceback
 from twisted_cluster.worker.launch import checkTarget, runTarget
 from twisted_cluster.worker.link import Link
 from twisted_cluster.worker.orphan import Orphanage
@@ -173,8 +173,8 @@ def _end(worker: context.Worker, error: object) -> NoReturn:
         startup.failed("start", error.reason, error.traceback)
         sys.exit(1)
     assert isinstance(error, BaseException)
-    text = describeFailure(error)
     reason = traceback.format_exception_only(type(error), error)[-1].strip()
-    startup.failed("start", reason, text)
-    sys.stderr.write(text)
+    startup.failed("start", reason, describeFailure(error))
+    if startup.ready or sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, userTraceback(error))
     sys.exit(1)
