@@ -512,6 +512,7 @@ class RelayTests(SynchronousTestCase):
         see, and nothing that it does.
         """
         observer = RelayObserver(self.sink)
+        verifyObject(ILogObserver, observer)
         Logger(namespace="private", observer=observer).debug("private")
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
