@@ -20,6 +20,7 @@ from typing import Any, Optional, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.names import dns
+from twisted.trial.unittest import TestCase
 
 from tests.integration.support import until
 from twisted_cluster.watcher import ClusterWatcher
@@ -295,6 +296,23 @@ def portsOf(watcher: ClusterWatcher) -> list[int]:
         for address in watcher.addresses
         if address.startswith(prefix)
     ]
+
+
+def setEnvironment(test: TestCase, name: str, value: str) -> None:
+    """
+    Set a variable of this process's environment, which workers inherit, for the
+    length of a test.
+    """
+    before = os.environ.get(name)
+
+    def restore() -> None:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+    os.environ[name] = value
+    test.addCleanup(restore)
 
 
 def environment(changes: Optional[Mapping[str, str]] = None) -> dict[str, str]:

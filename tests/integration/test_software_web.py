@@ -10,9 +10,11 @@ import signal
 import socket
 import stat
 import sys
+from functools import partial
 
 from tests.integration.clients import (
     PID_SCRIPT,
+    Connect,
     fromEach,
     httpAnswer,
     httpBody,
@@ -105,9 +107,7 @@ class WebOverStreams(_Site):
             toTLS(secure, certificate),
             toUNIX(path),
         ):
-            pids = await fromEach(
-                watcher, lambda: inThread(httpBody, connect, "/pid.rpy")
-            )  # noqa: B023 - awaited here
+            pids = await fromEach(watcher, partial(_page, connect))
             self.assertEqual(set(pids.values()), self.pids(watcher))
             for page in ("/page.html", "/missing", "/"):
                 expected = await inThread(httpAnswer, lone, page)
@@ -128,7 +128,7 @@ class WebOverStreams(_Site):
         self.assertEqual(answers, self.pids(watcher))
 
 
-async def _page(connect: object) -> bytes:
+async def _page(connect: Connect) -> bytes:
     return bytes(await inThread(httpBody, connect, "/pid.rpy"))
 
 
