@@ -208,7 +208,7 @@ def _catchHistory(relay: RelayObserver) -> _Undo:
     if before is None or type(history) is not LimitedHistoryLogObserver:
         return lambda: None
     events: list[dict[str, Any]] = []
-    history.replayTo(events.append)
+    history.replayTo(cast(ILogObserver, events.append))
     for event in events:
         relay.relay(event)
     history.__class__ = _History
