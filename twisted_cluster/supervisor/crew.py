@@ -170,9 +170,9 @@ class Crew:
         del self.handles[worker.id]
         self._listeners.workerGone(worker.id)
         if death.failing is None:
-            why = death.how
+            why = f"worker {worker.id} {death.how}"
             log = self._log.info if death.expected else self._log.error
-            log("worker {worker} {why}", worker=worker.id, why=why)
+            log("{why}", why=why)
         else:
             why = str(death.failing)
             self._status = _STATUSES.get(death.failing.stage, _NEVER_READY)
