@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.task import react
 from twisted.python.log import startLogging
 
-from twisted_cluster.watcher import ClusterWatcher
+from twisted_cluster import ClusterWatcher
 
 
 async def main(reactor: Any, *arguments: str) -> None:
