@@ -33,7 +33,6 @@ class Hello(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        log.info("{path} for {client}", path=request.uri, client=request.client)
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         return b"Hello from process %d!\n" % os.getpid()
 
