@@ -43,9 +43,7 @@ async def main(reactor: Any, where: str = "tcp:8080:interface=127.0.0.1") -> Non
     """
     endpoint = cluster.serverEndpoint(reactor, where)
     port = await endpoint.listen(Site(Hello()))
-    log.info(
-        "serving in process {pid}, on {host}", pid=os.getpid(), host=port.getHost()
-    )
+    log.info("process {pid} serves {address}", pid=os.getpid(), address=port.getHost())
     await cluster.whenStopping()
     log.info("was told to stop")
 

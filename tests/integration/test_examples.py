@@ -150,8 +150,13 @@ class Programs(ClusterTestCase):
         """
         Wait until a command has told its port.
         """
-        found = await until(lambda: re.findall(pattern, command.text), what=pattern)
-        return int(found[0])
+        await until(
+            lambda: re.search(pattern, command.text) or command.status is not None,
+            what=pattern,
+        )
+        found = re.search(pattern, command.text)
+        assert found is not None, command.text
+        return int(found.group(1))
 
     async def stop(self, command: Command) -> None:
         """
