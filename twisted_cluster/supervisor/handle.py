@@ -17,11 +17,12 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_cluster.errors import ProtocolError
 from twisted_cluster.interfaces import Data, IWorkerHandle, WorkerMessage
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
-from twisted_cluster.ipc.logs import decodeRecords, lineRecord, toEvent
+from twisted_cluster.ipc.logs import MAX_EVENT, decodeRecords, lineRecord, toEvent
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
 from twisted_cluster.supervisor.control import WatcherProtocol
@@ -32,6 +33,7 @@ from twisted_cluster.supervisor.procfs import isStopped
 from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 
 _SIGTERM, _SIGKILL = 15, 9
+_MOST_PARTS = 2 * MAX_EVENT // commands.PIECE
 _STACKS_TIME = 1.0
 """Seconds that a hung worker has to write its stacks before it is killed."""
 
@@ -245,6 +247,9 @@ class WorkerHandle:
     def eventsReceived(self, data: bytes, more: bool, dropped: int) -> None:
         """
         A piece of a batch of log events has arrived.
+
+        @raise ProtocolError: when the batch is longer than any can be, or
+            cannot be decoded.
         """
         if dropped:
             self._log.warn(
@@ -253,6 +258,8 @@ class WorkerHandle:
                 dropped=dropped,
             )
         self._parts.append(data)
+        if len(self._parts) > _MOST_PARTS:
+            raise ProtocolError(f"a batch of events in over {_MOST_PARTS} pieces")
         if more:
             return
         batch = b"".join(self._parts)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Optional
 
+from twisted.internet import main
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -62,6 +63,32 @@ class WorkerProtocol(ControlProtocol):
         return {}
 
 
+class _Transport(UNIXTransport):
+    """
+    A transport that survives the reactor: one that stops ends every connection
+    that it still carries, and this one is needed for the last words.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        skt: socket.socket,
+        protocol: WorkerProtocol,
+        abandoned: Callable[[], None],
+    ) -> None:
+        super().__init__(reactor, skt, protocol)
+        self._abandoned = abandoned
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        End, or go on without the reactor.
+        """
+        if reason.value is main.CONNECTION_LOST:
+            self._abandoned()
+        else:
+            super().connectionLost(reason)
+
+
 @implementer(IChannel, ILogSink)
 class Link:
     """
@@ -84,7 +111,9 @@ class Link:
         self._transport: Optional[UNIXTransport] = None
         self._events = LogQueue()
         self._eventsOnTheirWay = 0
-        self._flushing = False
+        self._scheduled = False
+        self._writing = False
+        self._again = False
         self._closed = False
         self.terminated: Callable[[], None] = lambda: None
         self.orphaned: Callable[[], None] = lambda: None
@@ -207,7 +236,9 @@ class Link:
                 return
             self._reactor = reactor
             self._thread = threading.get_ident()
-            self._transport = UNIXTransport(reactor, self._socket, self._protocol)
+            self._transport = _Transport(
+                reactor, self._socket, self._protocol, self.detach
+            )
             self._protocol.transport = self._transport
             self.conversation.setWindowed(True)
             self._transport.resume()
@@ -239,18 +270,31 @@ class Link:
     def flush(self) -> None:
         """
         Send what has been said, as far as the window lets it through.
+
+        A garbage collection or a signal handler may log while this writes;
+        that is then sent by the call that was interrupted.
         """
         with self._lock:
-            self._flushing = False
-            if self._closed:
+            self._scheduled = False
+            self._again = True
+            if self._writing:
                 return
-            self.conversation.flush()
-            windowed = self._transport is not None
-            while not windowed or self._eventsOnTheirWay < WINDOW:
-                batch, dropped = self._events.take(commands.PIECE)
-                if batch is None and not dropped:
-                    return
-                self._sendEvents(batch or b"", dropped)
+            self._writing = True
+            try:
+                while self._again and not self._closed:
+                    self._again = False
+                    self.conversation.flush()
+                    self._flushEvents()
+            finally:
+                self._writing = False
+
+    def _flushEvents(self) -> None:
+        windowed = self._transport is not None
+        while not windowed or self._eventsOnTheirWay < WINDOW:
+            batch, dropped = self._events.take(commands.PIECE)
+            if batch is None and not dropped:
+                return
+            self._sendEvents(batch or b"", dropped)
 
     def _sendEvents(self, batch: bytes, dropped: int) -> None:
         starts = range(0, max(len(batch), 1), commands.PIECE)
@@ -271,8 +315,8 @@ class Link:
     def _schedule(self) -> None:
         if self._transport is None:
             self.flush()
-        elif not self._flushing:
-            self._flushing = True
+        elif not self._scheduled:
+            self._scheduled = True
             self._reactor.callLater(0, self.flush)
 
     def _clock(self) -> IReactorTime:
