@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Optional
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from twisted_cluster.interfaces import IStartup
@@ -35,6 +35,7 @@ class Startup:
         self._sayReady = sayReady
         self._sayFailed = sayFailed
         self._clock: Optional[IReactorTime] = None
+        self._nextLook: Optional[IDelayedCall] = None
         self._waiting: list[Callable[[], object]] = []
         self._hasFailed = False
         self.ready = False
@@ -57,10 +58,10 @@ class Startup:
         """
         See L{IStartup.portOpened}.
         """
-        if self._clock is not None:
-            self._readiness.portOpened(self._clock.seconds())
-        else:
-            self._readiness.portOpened(0.0)
+        self._readiness.portOpened(
+            0.0 if self._clock is None else self._clock.seconds()
+        )
+        self._look()
 
     def serviceStarted(self) -> None:
         """
@@ -96,9 +97,11 @@ class Startup:
     def _look(self) -> None:
         if self.ready or self._hasFailed or self._clock is None:
             return
+        if self._nextLook is not None and self._nextLook.active():
+            self._nextLook.cancel()
         decision = self._readiness.decide(self._clock.seconds())
         if isinstance(decision, LookAgain):
-            self._clock.callLater(decision.seconds, self._look)
+            self._nextLook = self._clock.callLater(decision.seconds, self._look)
         elif isinstance(decision, Now):
             self.ready = True
             waiting, self._waiting = self._waiting, []
