@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import os
+import random
 import re
 import signal
 import socket
@@ -99,6 +100,23 @@ def freePort() -> int:
                 except OSError:
                     continue
                 return port
+
+
+def freeRange(size: int) -> int:
+    """
+    The first of some ports in a row that are free at the moment, and that the
+    system gives to nobody who does not ask for them.
+    """
+    while True:
+        first = random.randrange(20000, 32000)
+        try:
+            for port in range(first, first + size):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    with socket.socket(type=kind) as skt:
+                        skt.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
 
 
 def toTCP(port: int, host: str = "127.0.0.1") -> Connect:

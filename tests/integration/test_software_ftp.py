@@ -8,7 +8,14 @@ from __future__ import annotations
 import ftplib
 import io
 
-from tests.integration.clients import TIMEOUT, freePort, fromEach, inThread, portsOf
+from tests.integration.clients import (
+    TIMEOUT,
+    freePort,
+    freeRange,
+    fromEach,
+    inThread,
+    portsOf,
+)
 from tests.integration.support import ClusterTestCase
 from twisted_cluster.watcher import ClusterWatcher
 
@@ -99,7 +106,7 @@ class FTPServers(ClusterTestCase):
         are right, all within the range, and no worker complains of each port
         that another one has.
         """
-        first = 23100
+        first = freeRange(60)
         words = [self.program(RANGED), str(self.root), str(first), str(first + 60)]
         watcher = await self.serving(words, 3)
         self.assertEqual(len(portsOf(watcher)), 1)
