@@ -245,6 +245,17 @@ class StartTests(WatcherTestCase):
         self.assertIn("SIGSEGV", str(error))
         self.assertIn("Segmentation fault", str(error))
 
+    def test_exitsForUsage(self) -> None:
+        """
+        A program that exits with 2 has refused its options, as argparse does.
+        """
+        stopped = self.watcher().whenStopped()
+        self.reactor.processes[0].emit(2, b"error: no such option --colour\n")
+        self.play(1).end(2)
+        error = self.failureResultOf(stopped, StartFailed).value
+        self.assertEqual(error.status, 2)
+        self.assertIn("--colour", str(error))
+
     def test_exitsAtOnce(self) -> None:
         """
         A program that ends by itself with status 0 is told from one that

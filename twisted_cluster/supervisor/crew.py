@@ -32,6 +32,8 @@ from twisted_cluster.supervisor.process import ClusterReactor
 _STATUSES = {"load": 4, "usage": 2, "help": 0, "checked": 0}
 """The exit status that tells at which stage the first worker failed."""
 _NEVER_READY = 3
+_USAGE = 2
+"""What programs exit with when they refuse their options, argparse's for one."""
 _HEALTHY_AFTER = 5.0
 """Seconds of life after which a death is no early one."""
 _MOST_DEATHS = 5
@@ -173,6 +175,8 @@ class Crew:
             why = f"worker {worker.id} {death.how}"
             log = self._log.info if death.expected else self._log.error
             log("{why}", why=why)
+            if death.status == _USAGE and not death.wasReady:
+                self._status = _USAGE
         else:
             why = str(death.failing)
             self._status = _STATUSES.get(death.failing.stage, _NEVER_READY)
@@ -275,7 +279,7 @@ class Crew:
             handle.start(self._words, self._inherited)
         except OSError as error:
             how = f"cannot be started: {error}"
-            death = Death(how, None, 0.0, wasReady=False, expected=False)
+            death = Death(how, None, None, 0.0, wasReady=False, expected=False)
             self._reactor.callLater(0, self._bury, handle, death)
 
     def _introduce(self, handle: WorkerHandle) -> None:

@@ -55,6 +55,7 @@ class Death:
     The end of a worker.
 
     @ivar how: what happened, for the log.
+    @ivar status: its exit status, or L{None} when there is none.
     @ivar failing: what the worker itself said, if it was never ready.
     @ivar lifetime: seconds from its start to its end.
     @ivar wasReady: whether it had served.
@@ -62,6 +63,7 @@ class Death:
     """
 
     how: str
+    status: Optional[int]
     failing: Optional[Failing]
     lifetime: float
     wasReady: bool

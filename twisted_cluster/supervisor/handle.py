@@ -289,6 +289,7 @@ class WorkerHandle:
             self,
             Death(
                 how=text,
+                status=how.status,
                 failing=self.failing,
                 lifetime=self.lifetime,
                 wasReady=self._wasReady,
