@@ -4,10 +4,13 @@ Stand-ins that several tests share.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Optional
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
+
+from twisted_cluster.interfaces import WorkerMessage
 
 
 class FakeWatcher:
@@ -20,6 +23,7 @@ class FakeWatcher:
     @ivar desired: the number of workers that are wanted.
     @ivar result: what C{restart} and C{scale} return, if not an immediate
         success.
+    @ivar mail: the messages that workers have sent.
     @ivar startError: what C{startService} raises.
     """
 
@@ -29,6 +33,7 @@ class FakeWatcher:
         self.desired = desired
         self.result: Optional[Deferred[None]] = None
         self.startError: Optional[Exception] = None
+        self.mail: list[WorkerMessage] = []
         self._stopping: list[Deferred[None]] = []
         self._ended: list[Deferred[None]] = []
 
@@ -55,6 +60,13 @@ class FakeWatcher:
         self.calls.append("stopService")
         self._stopping.append(Deferred())
         return self._stopping[-1]
+
+    async def messages(self) -> AsyncIterator[WorkerMessage]:
+        """
+        There are none.
+        """
+        for message in self.mail:
+            yield message
 
     def stopNow(self) -> None:
         """

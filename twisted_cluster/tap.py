@@ -25,6 +25,7 @@ from twisted_cluster.supervisor.actions import (
     summary,
 )
 from twisted_cluster.supervisor.commandline import Group, GroupedOptions
+from twisted_cluster.supervisor.mail import logMessages
 from twisted_cluster.supervisor.signals import SignalHandlers
 
 
@@ -181,6 +182,7 @@ class ClusterService(Service):
         setTitle(self._title)
         self._signals.install(running=False)
         self._logged(self._watcher.startService)
+        logMessages(self._watcher.messages())
         self._watcher.whenStopped().addCallbacks(self._over, self._failed)
         self._reactor.callWhenRunning(self._signals.install)
 

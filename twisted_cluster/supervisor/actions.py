@@ -4,7 +4,7 @@ What the commands do with a watcher when a signal asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Optional, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import RestartFailed, Stopped
+from twisted_cluster.interfaces import WorkerMessage
 
 
 class Watcher(Protocol):
@@ -31,6 +32,8 @@ class Watcher(Protocol):
     def stopService(self) -> Optional[Deferred[None]]: ...
 
     def whenStopped(self) -> Deferred[None]: ...
+
+    def messages(self) -> AsyncIterator[WorkerMessage]: ...
 
     def stopNow(self) -> object: ...
 

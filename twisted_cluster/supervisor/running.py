@@ -30,6 +30,7 @@ from twisted_cluster.supervisor.actions import (
     summary,
 )
 from twisted_cluster.supervisor.commandline import table
+from twisted_cluster.supervisor.mail import logMessages
 from twisted_cluster.supervisor.signals import SignalHandlers
 
 STOPPED: Final = 0
@@ -117,6 +118,7 @@ class ClusterRun:
         except Exception:
             self._failed(Failure())
             return
+        logMessages(watcher.messages())
         watcher.whenStopped().addCallbacks(self._ended, self._failed)
 
     def _takeSignals(self, watcher: Watcher) -> None:
