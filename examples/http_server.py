@@ -42,8 +42,8 @@ async def main(reactor: Any, where: str = "tcp:8080:interface=127.0.0.1") -> Non
     Serve until somebody says stop.
     """
     endpoint = cluster.serverEndpoint(reactor, where)
-    port = await endpoint.listen(Site(Hello()))
-    log.info("process {pid} serves {address}", pid=os.getpid(), address=port.getHost())
+    await endpoint.listen(Site(Hello()))
+    log.info("process {pid} serves", pid=os.getpid())
     await cluster.whenStopping()
     log.info("was told to stop")
 

@@ -172,7 +172,7 @@ class Programs(ClusterTestCase):
         """
         where = "tcp:0:interface=127.0.0.1"
         alone = self.execute([sys.executable, example("http_server.py"), where])
-        port = await self.portIn(alone, r"serves IPv4Address.*port=(\d+)")
+        port = await self.portIn(alone, r"Site starting on (\d+)(?s:.*) serves")
         self.assertEqual(await get(port), b"Hello from process %d!\n" % alone.pid)
         await self.stop(alone)
         self.assertIn("was told to stop", alone.text)
