@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final, Optional
 
 from twisted.internet.defer import Deferred, fail
@@ -26,6 +27,11 @@ LIMIT: Final = 64 * 1024 * 1024
 _OVERHEAD: Final = 256
 """What a queued item takes beside its bytes, at most: a Deferred, mostly."""
 
+# Private since Twisted 25.5, and deprecated by the public name.
+_callbacksOf = attrgetter(
+    "_callbacks" if hasattr(Deferred(), "_callbacks") else "callbacks"
+)
+
 SendPiece = Callable[[bytes, bytes, bool], "Deferred[Sequence[int]]"]
 
 
@@ -35,7 +41,8 @@ class _Batch:
 
     Of forwards, which may be undelivered one by one, each has a waiter.
 
-    @ivar weight: what it counts in the queue, in bytes.
+    @ivar size: the bytes of all items.
+    @ivar weight: what it counts in the queue, once it is being sent.
     """
 
     __slots__ = ("items", "kind", "size", "waiters", "weight")
@@ -58,6 +65,33 @@ def _failQuietly(waiter: Deferred[None], why: Failure) -> None:
     debugInfo = getattr(waiter, "_debugInfo", None)
     if debugInfo is not None:
         debugInfo.failResult = None
+
+
+def _fire(waiters: list[Deferred[None]]) -> None:
+    """
+    Fire Deferreds, in order as far as anybody can tell: those that nobody waits
+    for yet go first.  A coroutine that awaits one after the other is then
+    resumed once, not once for each.
+    """
+    awaited = []
+    for waiter in waiters:
+        if _callbacksOf(waiter):
+            awaited.append(waiter)
+        else:
+            waiter.callback(None)
+    for waiter in awaited:
+        waiter.callback(None)
+
+
+def _fireSome(waiters: list[Deferred[None]], undelivered: Sequence[int]) -> None:
+    """
+    Fire Deferreds, and fail those at some positions.
+    """
+    for position, waiter in enumerate(waiters):
+        if position in undelivered:
+            waiter.errback(UnknownWorker("no such worker, or too much waits for it"))
+        else:
+            waiter.callback(None)
 
 
 class Outbox:
@@ -101,7 +135,12 @@ class Outbox:
         """
         if self._closed is not None or self.queued >= LIMIT:
             return self._refuse()
-        return self._await(self._append(kind, item))
+        waiter: Deferred[None] = Deferred()
+        self._append(kind, item).waiters.append(waiter)
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+        return waiter
 
     def putMany(self, kind: bytes, items: Sequence[bytes]) -> Deferred[None]:
         """
@@ -115,7 +154,12 @@ class Outbox:
             return self._refuse()
         for item in items:
             batch = self._append(kind, item)
-        return self._await(batch)
+        waiter: Deferred[None] = Deferred()
+        batch.waiters.append(waiter)
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+        return waiter
 
     def flush(self) -> None:
         """
@@ -181,20 +225,8 @@ class Outbox:
             self._batches.append(batch)
         batch.items.append(item)
         batch.size += size
-        batch.weight += size + _OVERHEAD
         self.queued += size + _OVERHEAD
         return batch
-
-    def _await(self, batch: _Batch) -> Deferred[None]:
-        """
-        Wait until a batch, and so all before it, has been acknowledged.
-        """
-        waiter: Deferred[None] = Deferred()
-        batch.waiters.append(waiter)
-        if not self._scheduled:
-            self._scheduled = True
-            self._schedule()
-        return waiter
 
     def _next(self) -> Optional[_Batch]:
         if not self._batches:
@@ -202,6 +234,7 @@ class Outbox:
         batch = self._batches.popleft()
         self._data = joinBatch(batch.items)
         self._sent = 0
+        batch.weight = batch.size + _OVERHEAD * len(batch.items)
         batch.items.clear()
         self._sending = batch
         self._unanswered[batch] = None
@@ -214,13 +247,10 @@ class Outbox:
         if batch is not None and batch in self._unanswered:
             del self._unanswered[batch]
             self.queued -= batch.weight
-            for position, waiter in enumerate(batch.waiters):
-                if undelivered and position in undelivered:
-                    waiter.errback(
-                        UnknownWorker("no such worker, or too much waits for it")
-                    )
-                else:
-                    waiter.callback(None)
+            if undelivered:
+                _fireSome(batch.waiters, undelivered)
+            else:
+                _fire(batch.waiters)
         if not self._scheduled:
             self.flush()
 
