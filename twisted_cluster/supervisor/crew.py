@@ -174,7 +174,7 @@ class Crew:
         if death.failing is None:
             why = f"worker {worker.id} {death.how}"
             log = self._log.info if death.expected else self._log.error
-            log("{why}", why=why)
+            log("worker {worker} {how}", worker=worker.id, how=death.how)
             if death.status == _USAGE and not death.wasReady:
                 self._status = _USAGE
         else:
