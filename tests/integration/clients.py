@@ -18,10 +18,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.names import dns
-from twisted.trial.unittest import TestCase
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface import implementer
 
 from tests.integration.support import until
 from twisted_cluster.watcher import ClusterWatcher
@@ -198,6 +207,39 @@ def makeCertificate(directory: Path) -> tuple[Path, Path]:
     )
     certificateFile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return keyFile, certificateFile
+
+
+@implementer(IProtocolNegotiationFactory)
+class _Negotiating(Factory):
+    """
+    Lets its protocols be negotiated, as a web server does.
+    """
+
+    protocol = Protocol
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """
+        What it speaks.
+        """
+        return [b"http/1.1"]
+
+
+def skipWithoutTLS(key: Path, certificate: Path) -> None:
+    """
+    Skip a test where not even a lone Twisted can serve HTTP over TLS: Twisted
+    24.7 cannot with a pyOpenSSL of today.
+
+    @raise SkipTest: there.
+    """
+    contexts = DefaultOpenSSLContextFactory(os.fspath(key), os.fspath(certificate))
+    factory = TLSMemoryBIOFactory(contexts, False, _Negotiating())
+    protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    assert protocol is not None
+    try:
+        protocol.makeConnection(StringTransport())
+    except ValueError as error:
+        raise SkipTest(f"this Twisted cannot serve TLS: {error}") from error
+    protocol.connectionLost(Failure(ConnectionDone()))
 
 
 def readAll(skt: socket.socket) -> bytes:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 from tests.integration.clients import (
     Connect,
@@ -88,7 +89,7 @@ class Daphne(ClusterTestCase):
     C{-m daphne}, which installs a reactor while it is imported.
     """
 
-    def setUp(self) -> object:
+    def setUp(self) -> Any:
         ready = super().setUp()
         self.program(ASGI, "served.py")
         self.changes = environment({"PYTHONPATH": str(self.directory)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ftplib
 import io
+from typing import Any
 
 from tests.integration.clients import (
     TIMEOUT,
@@ -62,7 +63,7 @@ class FTPServers(ClusterTestCase):
     30 transfers, ten at a time, from three workers.
     """
 
-    def setUp(self) -> object:
+    def setUp(self) -> Any:
         ready = super().setUp()
         self.root = self.directory / "ftp"
         self.root.mkdir()

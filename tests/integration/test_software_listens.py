@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 from twisted.logger import globalLogPublisher
@@ -167,7 +168,7 @@ class Steered(ClusterTestCase):
     A program with two servers that does as it is told.
     """
 
-    async def steered(self, **options: object) -> None:
+    async def steered(self, **options: Any) -> None:
         """
         Start it on two workers.
         """

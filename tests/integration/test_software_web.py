@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import sys
-from functools import partial
+from typing import Any
 
 from tests.integration.clients import (
     PID_SCRIPT,
@@ -21,12 +21,20 @@ from tests.integration.clients import (
     inThread,
     makeCertificate,
     portsOf,
+    skipWithoutTLS,
     toTCP,
     toTLS,
     toUNIX,
     undated,
 )
-from tests.integration.support import ClusterTestCase, Command, answersOf, until
+from tests.integration.support import (
+    DEADLINE,
+    ClusterTestCase,
+    Command,
+    answersOf,
+    reactor,
+    until,
+)
 from twisted_cluster.errors import StartFailed
 from twisted_cluster.watcher import ClusterWatcher
 
@@ -36,7 +44,7 @@ class _Site(ClusterTestCase):
     A directory to serve, C{self.root}.
     """
 
-    def setUp(self) -> object:
+    def setUp(self) -> Any:
         ready = super().setUp()
         self.root = self.directory / "www"
         self.root.mkdir()
@@ -58,6 +66,16 @@ class _Site(ClusterTestCase):
         """
         return ["web", *words, f"--path={self.root}"]
 
+    async def refusal(self, watcher: ClusterWatcher) -> str:
+        """
+        Why a cluster could not start.
+        """
+        try:
+            await watcher.whenReady().addTimeout(DEADLINE, reactor)
+        except StartFailed as error:
+            return str(error)
+        raise AssertionError("it has started")
+
     def pids(self, watcher: ClusterWatcher) -> set[bytes]:
         """
         What the workers answer to a request for their pid.
@@ -75,57 +93,59 @@ class WebOverStreams(_Site):
         On every kind of socket each worker answers, and answers as the program
         does when it runs alone.
         """
-        key, certificate = makeCertificate(self.directory)
         path = self.directory / "web.sock"
         watcher = await self.serving(
             self.web(
                 "--listen=tcp:0:interface=127.0.0.1",
                 r"--listen=tcp6:0:interface=\:\:1",
-                f"--listen=ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
                 f"--listen=unix:{path}:mode=600",
             )
         )
         [six] = [each for each in watcher.addresses if "::1" in each]
-        ports = portsOf(watcher)
-        self.assertEqual(len(ports), 2)
-        self.assertEqual(len(watcher.addresses), 4)
-        started = [
-            text
-            for text in self.logged.texts
-            if re.match(r"Site (\(TLS\) )?starting on", text)
-        ]
-        secure = int(next(text for text in started if "TLS" in text).rpartition(" ")[2])
-        [plain] = [port for port in ports if port != secure]
+        [port] = portsOf(watcher)
+        self.assertEqual(len(watcher.addresses), 3)
         alone = self.alone("--listen=tcp:0:interface=127.0.0.1")
         await alone.waitFor("Starting factory")
         found = re.search(r"Site starting on (\d+)", alone.text)
         assert found is not None
-        lone = toTCP(int(found[1]))
         for connect in (
-            toTCP(plain),
+            toTCP(port),
             toTCP(int(six.rpartition(":")[2]), "::1"),
-            toTLS(secure, certificate),
             toUNIX(path),
         ):
-            pids = await fromEach(watcher, partial(_page, connect))
-            self.assertEqual(set(pids.values()), self.pids(watcher))
-            for page in ("/page.html", "/missing", "/"):
-                expected = await inThread(httpAnswer, lone, page)
-                answer = await inThread(httpAnswer, connect, page)
-                self.assertEqual(undated(answer), undated(expected))
+            await self.check(watcher, connect, toTCP(int(found[1])))
 
-    async def test_httpsOption(self) -> None:
+    async def test_tls(self) -> None:
         """
-        The program's own way to listen with TLS works.
+        Over TLS, by endpoint and by the program's own option, each worker
+        answers, and answers as the program does when it runs alone.
         """
         key, certificate = makeCertificate(self.directory)
-        watcher = await self.serving(
-            self.web("--https=0", f"--privkey={key}", f"--certificate={certificate}")
-        )
-        [address] = watcher.addresses
-        connect = toTLS(int(address.rpartition(":")[2]), certificate)
-        answers = await answersOf(lambda: _page(connect), 2)
-        self.assertEqual(answers, self.pids(watcher))
+        skipWithoutTLS(key, certificate)
+        options = [f"--privkey={key}", f"--certificate={certificate}", "--https=0"]
+        endpoint = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        alone = self.alone(*options)
+        watcher = await self.serving(self.web(f"--listen={endpoint}", *options))
+        await alone.waitFor("Starting factory")
+        found = re.search(r"Site \(TLS\) starting on (\d+)", alone.text)
+        assert found is not None
+        self.assertEqual(len(watcher.addresses), 2)
+        for address in watcher.addresses:
+            connect = toTLS(int(address.rpartition(":")[2]), certificate)
+            await self.check(watcher, connect, toTLS(int(found[1]), certificate))
+
+    async def check(
+        self, watcher: ClusterWatcher, connect: Connect, lone: Connect
+    ) -> None:
+        """
+        Each worker answers, as the lone program does.
+        """
+        pids = await fromEach(watcher, lambda: _page(connect))
+        self.assertEqual(set(pids.values()), self.pids(watcher))
+        for page in ("/page.html", "/missing", "/"):
+            expected = await inThread(httpAnswer, lone, page)
+            answer = await inThread(httpAnswer, connect, page)
+            self.assertEqual(undated(answer), undated(expected))
 
 
 async def _page(connect: Connect) -> bytes:
@@ -207,8 +227,8 @@ class WebOverUNIX(_Site):
         found = re.search(r"CannotListenError: (.*)", alone.text)
         assert found is not None
         watcher = self.cluster(self.web(f"--listen=unix:{path}:lockfile=0"))
-        error = await self.assertFailure(watcher.whenReady(), StartFailed)
-        self.assertIn(found[1], str(error))
+        error = await self.refusal(watcher)
+        self.assertIn(found[1], error)
         self.assertEqual(path.read_text(), "precious")
 
     async def test_heldByAnother(self) -> None:
@@ -221,7 +241,7 @@ class WebOverUNIX(_Site):
             other.bind(os.fspath(path))
             other.listen()
             watcher = self.cluster(self.web(f"--listen=unix:{path}"))
-            error = await self.assertFailure(watcher.whenReady(), StartFailed)
-            self.assertIn("Address already in use", str(error))
+            error = await self.refusal(watcher)
+            self.assertIn("Address already in use", error)
             with toUNIX(path)() as client:
                 self.assertEqual(client.getpeername(), os.fspath(path))
