@@ -4,6 +4,7 @@ What the two ends of a control channel have in common.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Optional, cast
 
@@ -52,6 +53,7 @@ class ControlProtocol(QuietAMP):
     conversation: Optional[Conversation[Any]] = None
     nonsense: Callable[[Failure], None]
     lost: Callable[[Failure], None]
+    _broken = False
 
     def call(
         self, command: type[amp.Command], **arguments: object
@@ -100,10 +102,32 @@ class ControlProtocol(QuietAMP):
             Failure(ProtocolError(f"a key of {length} bytes: this is no AMP"))
         )
 
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """
+        This channel carries none: close it, and the connection.
+        """
+        os.close(descriptor)
+        self.unhandledError(
+            Failure(ProtocolError("a descriptor, where none is carried"))
+        )
+
+    def dispatchCommand(self, box: amp.AmpBox) -> Deferred[Any]:
+        """
+        Carry a command out; what cannot be carried out ends the connection.
+        """
+        dispatched: Deferred[Any] = super().dispatchCommand(box)
+        return dispatched.addErrback(self._undone)
+
+    def _undone(self, failure: Failure) -> Deferred[Any]:
+        self.unhandledError(failure)
+        return Deferred()
+
     def dataReceived(self, data: bytes) -> None:
         """
         Parse what arrives; what cannot be parsed ends the connection.
         """
+        if self._broken:
+            return
         try:
             super().dataReceived(data)
         except Exception:
@@ -113,6 +137,9 @@ class ControlProtocol(QuietAMP):
         """
         The other side broke the rules: close the connection.
         """
+        if self._broken:
+            return
+        self._broken = True
         self.nonsense(failure)
         if self.transport is not None:
             self.transport.loseConnection()
