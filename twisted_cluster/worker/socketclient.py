@@ -11,9 +11,11 @@ from __future__ import annotations
 import array
 import errno
 import os
+import select
 import socket
 import threading
 import time
+from contextlib import closing
 from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import ITransport
@@ -123,10 +125,10 @@ class SocketClient:
             It stays the caller's.
         @return: in L{Shared}, the socket is the caller's.  In a process that a
             worker forked, L{Own}: the channel is its parent's.
-        @raise OSError: with an errno: C{ETIMEDOUT} when no answer came in
-            time; C{EMFILE} when this process has too many open files to take
-            the socket; C{ECONNRESET} when the watcher is gone or closed the
-            channel, and for every question after one of these.
+        @raise OSError: with an errno: C{EMFILE} when this process has too many
+            open files to take a socket, and nothing was asked; C{ETIMEDOUT}
+            when no answer came in time; C{ECONNRESET} when the watcher is gone
+            or closed the channel, and for every question after one of these.
         """
         if os.getpid() != self._pid:
             return Own()
@@ -153,8 +155,9 @@ class SocketClient:
             box[amp.COMMAND] = _REQUEST.commandName
             box[amp.ASK] = tag
             deadline = time.monotonic() + self._timeout
-            self._send(box, deadline)
-            return self._answer(tag, deadline)
+            with closing(skt.dup()) as spare:
+                self._send(box, deadline)
+                return self._answer(tag, deadline, spare)
 
     def release(self, address: Address) -> None:
         """
@@ -238,9 +241,15 @@ class SocketClient:
                 errno.ECONNRESET, f"the watcher is gone ({error})"
             ) from None
 
-    def _answer(self, tag: bytes, deadline: float) -> Verdict:
+    def _answer(self, tag: bytes, deadline: float, spare: socket.socket) -> Verdict:
+        """
+        @param spare: takes the place of the descriptor that may come, until the
+            answer is here.
+        """
         received: list[int] = []
         try:
+            self._await(deadline)
+            spare.close()
             while not self._boxes.boxes:
                 self._receive(received, deadline)
             box = self._boxes.boxes.pop(0)
@@ -267,10 +276,16 @@ class SocketClient:
         descriptor = values["socket"]
         if descriptor is None:
             raise ProtocolError("the socket is missing")
-        received.remove(descriptor)
         skt = socket.socket(fileno=descriptor)
+        received.remove(descriptor)
         skt.setblocking(False)
         return Shared(skt, Address.ofSocket(skt))
+
+    def _await(self, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(self._left(deadline) * 1000):
+            raise self._late()
 
     def _receive(self, received: list[int], deadline: float) -> None:
         self._socket.settimeout(self._left(deadline))
