@@ -162,6 +162,26 @@ reactor.listenTCP(0, factory, interface="127.0.0.1")
 reactor.run()
 """
 
+WILDCARD = """
+import socket, sys
+from twisted.internet import protocol, reactor
+
+number, factory = int(sys.argv[1]), protocol.Factory()
+for interface in ("::", "0.0.0.0", "", "::1", "localhost"):
+    try:
+        port = reactor.listenTCP(number, factory, interface=interface)
+    except Exception as error:
+        print(f"result: {interface} {type(error).__name__} {error}", flush=True)
+    else:
+        print(f"result: {interface} {port.getHost()}", end="")
+        if ":" in interface:
+            only = port.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            print(f" {only}", end="")
+        print(flush=True)
+print("done", flush=True)
+reactor.run()
+"""
+
 
 class Steered(ClusterTestCase):
     """
@@ -308,6 +328,28 @@ class Hunting(ClusterTestCase):
             for port in portsOf(watcher):
                 answers = await fromEach(watcher, partial(get, port))
                 self.assertEqual(answers, {pid: b"%d" % pid for pid in answers})
+
+
+class Wildcards(ClusterTestCase):
+    """
+    A program that listens on one port of several interfaces.
+    """
+
+    async def test_sameAsAlone(self) -> None:
+        """
+        IPv4 and IPv6 stand in each other's way as they do alone.
+        """
+        words = [self.program(WILDCARD), str(freePort())]
+        alone = self.execute([sys.executable, *words])
+        await alone.waitFor("done")
+        await alone.end()
+        expected = [line for line in alone.text.splitlines() if line != "done"]
+        self.assertEqual(len(expected), 5, alone.text)
+        watcher = await self.serving(words)
+        for line in expected:
+            self.assertEqual(self.logged.count(line), 2, f"{line}\n{self.logged.texts}")
+        served = [line for line in expected if "Error" not in line]
+        self.assertEqual(len(watcher.addresses), len(served))
 
 
 class Failing(ClusterTestCase):

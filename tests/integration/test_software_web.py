@@ -134,6 +134,17 @@ class WebOverStreams(_Site):
             connect = toTLS(int(address.rpartition(":")[2]), certificate)
             await self.check(watcher, connect, toTLS(int(found[1]), certificate))
 
+    async def test_launcher(self) -> None:
+        """
+        Twisted's own launcher, run as a module, serves from both workers.
+        """
+        listen = "--listen=tcp:0:interface=127.0.0.1"
+        watcher = await self.serving(["-m", "twisted", *self.web(listen)])
+        [port] = portsOf(watcher)
+        self.assertEqual(
+            await answersOf(lambda: _page(toTCP(port)), 2), self.pids(watcher)
+        )
+
     async def check(
         self, watcher: ClusterWatcher, connect: Connect, lone: Connect
     ) -> None:
