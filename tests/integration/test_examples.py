@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,23 @@ def tracebackOf(event: dict[str, Any]) -> str:
     """
     failure: Any = event["failure"]
     return str(failure.getTraceback())
+
+
+def freePort() -> int:
+    """
+    A port that nobody listens on at the moment.
+    """
+    with socket.socket() as skt:
+        skt.bind(("127.0.0.1", 0))
+        return int(skt.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """
+    Whether somebody listens on a port.
+    """
+    with socket.socket() as skt:
+        return skt.connect_ex(("127.0.0.1", port)) == 0
 
 
 class _Visitor(Protocol):
@@ -223,6 +241,70 @@ class Programs(ClusterTestCase):
         port = await self.portIn(alone, r"chatting on port (\d+)")
         heard = await exchange(port, b"hello\n", lambda data: b"hello\n" in data)
         self.assertEqual(heard, b"welcome to worker None\nhello\n")
+
+
+class Readme(ClusterTestCase):
+    """
+    The programs that the README shows.
+    """
+
+    def setUp(self) -> Any:
+        blocks = re.findall(
+            r"(?ms)^```python\n# (\w+\.py)\n(.*?)^```$",
+            (ROOT / "README.md").read_text(),
+        )
+        self.programs = dict(blocks)
+        done = super().setUp()
+        for name, source in self.programs.items():
+            self.program(
+                source.replace('"tcp:8080"', '"tcp:0:interface=127.0.0.1"'), name
+            )
+        return done
+
+    async def test_together(self) -> None:
+        """
+        The watcher counts the hits of all workers, and all of them know the
+        total.
+        """
+        watcher = self.execute([sys.executable, "watcher.py"])
+        await watcher.waitFor("serving tcp:")
+        port = int(watcher.text.rpartition(":")[2])
+        for _ in range(5):
+            await get(port)
+
+        async def whoKnows() -> bytes:
+            worker, _, total = (await get(port)).partition(b": ")
+            return worker if int(total.split()[0]) >= 5 else b"somebody else"
+
+        answers = await answersOf(whoKnows, 2)
+        answers.discard(b"somebody else")
+        while len(answers) < 2:
+            answers |= await answersOf(whoKnows, 2) - {b"somebody else"}
+        self.assertEqual(answers, {b"worker 1", b"worker 2"})
+        watcher.signal(signal.SIGTERM)
+        self.assertEqual(await watcher.whenEnded(), 0, watcher.text)
+
+    async def test_alone(self) -> None:
+        """
+        The server runs alone.
+        """
+        source = self.programs["server.py"]
+        port = freePort()
+        self.program(source.replace('"tcp:8080"', f'"tcp:{port}"'), "server.py")
+        alone = self.execute([sys.executable, "server.py"])
+        await until(lambda: listens(port))
+        self.assertEqual(await get(port), b"worker None: 0 hits\n")
+        alone.signal(signal.SIGTERM)
+        self.assertEqual(await alone.whenEnded(), 0, alone.text)
+
+    def test_links(self) -> None:
+        """
+        What the README and the documentation link to is there.
+        """
+        pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for page in pages:
+            for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+                self.assertTrue((page.parent / target).exists(), (page, target))
 
 
 class Shape(ClusterTestCase):
