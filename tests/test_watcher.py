@@ -380,6 +380,38 @@ class LifeTests(WatcherTestCase):
         self.assertGreater(pauses[-1], 4 * pauses[0])
         self.assertEqual(self.logged("keep dying"), 1)
 
+    def test_socketOfItsOwn(self) -> None:
+        """
+        When a later worker finds an address taken that it opens behind the
+        reactor's back, the log gives a hint, once.
+        """
+        self.watcher(2)
+        self.becomeReady(1)
+        for number in (2, 3):
+            while len(self.reactor.processes) < number:
+                self.reactor.elapse(0.05, 0.05)
+            worker = self.play(number)
+            worker.say(
+                commands.Failed,
+                stage="load",
+                reason="server.py: OSError: [Errno 98] Address already in use",
+                traceback="",
+            )
+            worker.end(1)
+        self.assertEqual(self.logged("have the reactor listen"), 1)
+
+    def test_refusedAddress(self) -> None:
+        """
+        An address that the watcher could not open gets no such hint.
+        """
+        self.watcher(2)
+        self.becomeReady(1)
+        worker = self.play(2)
+        reason = "Couldn't listen on any:80: [Errno 98] Address already in use."
+        worker.say(commands.Failed, stage="start", reason=reason, traceback="")
+        worker.end(1)
+        self.assertEqual(self.logged("have the reactor listen"), 0)
+
     def test_crashLoop(self) -> None:
         """
         Where that is wanted, a crash loop ends the cluster.
@@ -569,6 +601,7 @@ class RestartTests(WatcherTestCase):
         worker.end(1)
         error = self.failureResultOf(restarted, RestartFailed).value
         self.assertIn("SyntaxError\nline 3", str(error))
+        self.assertEqual(self.logged("the workers that served go on: SyntaxError"), 1)
         self.assertEqual([worker.terminated for worker in old], [False, False])
         self.reactor.elapse(60)
         self.assertEqual(len(self.reactor.processes), 3)

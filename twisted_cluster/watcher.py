@@ -349,7 +349,10 @@ class ClusterWatcher(Service):
         elif self._plan.stopping:
             ended.fail(Stopped(why))
         else:
-            self._log.error("the restart has failed: {why}", why=why)
+            self._log.error(
+                "the restart has failed, and the workers that served go on: {why}",
+                why=why,
+            )
             ended.fail(RestartFailed(why))
 
     def _settles(self) -> None:

@@ -24,7 +24,7 @@ from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy import fleet
 from twisted_cluster.policy.backoff import exponentialBackoff
 from twisted_cluster.policy.restarts import CrashLoop, RestartPolicy
-from twisted_cluster.supervisor.death import Death
+from twisted_cluster.supervisor.death import Death, foundAddressTaken
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor
@@ -101,6 +101,7 @@ class Crew:
         self._reason: Optional[Exception] = None
         self._status = _NEVER_READY
         self._complained = -_COMPLAIN_EVERY
+        self._hinted = False
         self.handles: dict[int, WorkerHandle] = {}
 
     def start(self, settings: WorkerSettings, inherited: Sequence[int]) -> None:
@@ -184,6 +185,8 @@ class Crew:
                 self._log.error(
                     "worker {worker} could not start: {why}", worker=worker.id, why=why
                 )
+        if self.handles and not death.wasReady and foundAddressTaken(why):
+            self._hint()
         delay = 0.0
         if self._plan.needs(worker.id):
             delay = self._pauseAfter(worker.slot, death.lifetime)
@@ -196,6 +199,15 @@ class Crew:
             )
             self._pauses[worker.slot] = self._reactor.callLater(
                 delay, self._resume, worker.slot
+            )
+
+    def _hint(self) -> None:
+        if not self._hinted:
+            self._hinted = True
+            self._log.warn(
+                "if the program opens that address by itself, with socket.bind() or "
+                "the like, its workers cannot share it: have the reactor listen, or "
+                "run one worker"
             )
 
     def _policyOf(self, slot: int) -> RestartPolicy:

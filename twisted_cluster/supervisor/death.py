@@ -4,6 +4,7 @@ How a worker ended, in words.
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Sequence
 from typing import Optional
@@ -68,6 +69,19 @@ class Death:
     lifetime: float
     wasReady: bool
     expected: bool
+
+
+def foundAddressTaken(why: str) -> bool:
+    """
+    Whether a worker ended because an address was taken which it had not asked
+    the watcher for: what the watcher refuses raises C{CannotListenError}.
+
+    @param why: how it ended, in words.
+    """
+    taken = f"[Errno {errno.EADDRINUSE}]"
+    return any(
+        taken in line and "Couldn't listen on" not in line for line in why.splitlines()
+    )
 
 
 def explain(
