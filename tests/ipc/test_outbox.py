@@ -149,7 +149,7 @@ class Batching(SynchronousTestCase):
         """
         peer = Peer()
         sent = []
-        expected = []
+        expected: list[bytes] = []
         for sizes in puts:
             items = [bytes([len(expected) % 256]) * size for size in sizes]
             expected.extend(items)
@@ -263,7 +263,8 @@ class Waiters(SynchronousTestCase):
         peer = Peer()
         order: list[int] = []
         for number in range(5):
-            put(peer.outbox, number).addCallback(lambda _, n=number: order.append(n))
+            sent = put(peer.outbox, number)
+            sent.addCallback(lambda _, n: order.append(n), number)
         peer.outbox.flush()
         self.assertEqual(order, [])
         peer.acknowledge()
