@@ -306,7 +306,7 @@ class Conversation(Generic[M]):
         )
 
     def _unreplied(self, reason: Failure) -> None:
-        if reason.trap(ChannelError) is not ChannelClosed:
+        if reason.check(ChannelClosed) is None:
             self._log.failure("a reply was not sent", reason)
 
     def _replied(self, number: int, succeeded: bool, data: Data) -> None:

@@ -6,8 +6,9 @@ The rules, which hold on both sides of a connection:
   1. A descriptor is duplicated when it is queued, so its owner may close it at
      once; the duplicate is closed when it was written or when the connection
      ends.
-  2. A descriptor travels with the first byte of the next C{write()}, never
-     ahead of bytes that were written before.  Those that one C{sendmsg} cannot
+  2. A descriptor travels with the first byte of the next C{write()}, and is
+     received right before the bytes that hold that one; bytes that were written
+     before may be among these, but no whole read is overtaken.  Those that one C{sendmsg} cannot
      carry travel with the bytes that follow; a write with too few bytes for its
      descriptors ends the connection.
   3. Received descriptors are close-on-exec.  When the kernel had to drop some
