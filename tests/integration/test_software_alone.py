@@ -12,8 +12,8 @@ from typing import Any
 
 from twisted.logger import LogLevel, globalLogPublisher
 
-from tests.integration.clients import environment
 from tests.integration.support import DEADLINE, ClusterTestCase, LogOfTest, reactor
+from tests.integration.workers import environment
 
 FACTS = '''
 """The program's own docstring."""

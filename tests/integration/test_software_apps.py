@@ -13,20 +13,22 @@ from typing import Any
 
 from tests.integration.clients import (
     Connect,
-    environment,
-    freePort,
-    fromEach,
     httpAnswer,
     httpBody,
-    inThread,
-    portsOf,
-    setEnvironment,
     toTCP,
     toUNIX,
     undated,
     webSocketEcho,
 )
 from tests.integration.support import ClusterTestCase, Command, answersOf
+from tests.integration.workers import (
+    environment,
+    freePort,
+    fromEach,
+    inThread,
+    portsOf,
+    setEnvironment,
+)
 from twisted_cluster.watcher import ClusterWatcher
 
 ASGI = """

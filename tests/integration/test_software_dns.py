@@ -10,15 +10,9 @@ import sys
 from twisted.internet.defer import Deferred
 from twisted.names import authority, dns, server
 
-from tests.integration.clients import (
-    dnsOverTCP,
-    dnsOverUDP,
-    freePort,
-    fromEach,
-    inThread,
-    portsOf,
-)
+from tests.integration.clients import dnsOverTCP, dnsOverUDP
 from tests.integration.support import ClusterTestCase, get, reactor
+from tests.integration.workers import freePort, fromEach, inThread, portsOf
 
 ZONE = """
 zone = [

@@ -9,15 +9,9 @@ import ftplib
 import io
 from typing import Any
 
-from tests.integration.clients import (
-    TIMEOUT,
-    freePort,
-    freeRange,
-    fromEach,
-    inThread,
-    portsOf,
-)
+from tests.integration.clients import TIMEOUT
 from tests.integration.support import ClusterTestCase
+from tests.integration.workers import freePort, freeRange, fromEach, inThread, portsOf
 from twisted_cluster.watcher import ClusterWatcher
 
 RANGED = """

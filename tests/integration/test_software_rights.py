@@ -14,17 +14,9 @@ from functools import partial
 from pathlib import Path
 from unittest import skipUnless
 
-from tests.integration.clients import (
-    PID_SCRIPT,
-    Connect,
-    environment,
-    fromEach,
-    httpBody,
-    inThread,
-    setEnvironment,
-    toTCP,
-)
+from tests.integration.clients import PID_SCRIPT, Connect, httpBody, toTCP
 from tests.integration.support import ROOT, ClusterTestCase, answersOf, get, reactor
+from tests.integration.workers import environment, fromEach, inThread, setEnvironment
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 HOST = "127.0.0.82"

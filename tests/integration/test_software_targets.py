@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 from typing import Optional
 
-from tests.integration.clients import portsOf, setEnvironment
 from tests.integration.support import ClusterTestCase, answersOf, get
+from tests.integration.workers import portsOf, setEnvironment
 from twisted_cluster.watcher import ClusterWatcher
 
 REACTORS = {

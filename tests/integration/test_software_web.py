@@ -15,12 +15,9 @@ from typing import Any
 from tests.integration.clients import (
     PID_SCRIPT,
     Connect,
-    fromEach,
     httpAnswer,
     httpBody,
-    inThread,
     makeCertificate,
-    portsOf,
     skipWithoutTLS,
     toTCP,
     toTLS,
@@ -35,6 +32,7 @@ from tests.integration.support import (
     reactor,
     until,
 )
+from tests.integration.workers import fromEach, inThread, portsOf
 from twisted_cluster.errors import StartFailed
 from twisted_cluster.watcher import ClusterWatcher
 
