@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 from twisted.names import authority, dns, server
 
 from tests.integration.clients import dnsOverTCP, dnsOverUDP
-from tests.integration.support import ClusterTestCase, get, reactor
+from tests.integration.support import ClusterTestCase, LogOfTest, get, reactor
 from tests.integration.workers import freePort, fromEach, inThread, portsOf
 
 ZONE = """
@@ -100,8 +101,11 @@ class NameClient(ClusterTestCase):
     async def test_beforeAndAfterReady(self) -> None:
         """
         Each worker gets the answers to its own queries, also while it starts;
-        none of the resolver's ports is shared.
+        none of the resolver's ports is shared, not even for a moment.
         """
+        said = LogOfTest()
+        globalLogPublisher.addObserver(said)
+        self.addCleanup(globalLogPublisher.removeObserver, said)
         zone = self.program(
             ZONE.replace(
                 "]\n",
@@ -138,5 +142,7 @@ class NameClient(ClusterTestCase):
                 {int(answer.split()[0]) for answer in pids.values()}, set(pids)
             )
             self.assertEqual(watcher.addresses, [address])
+            self.assertEqual(said.count("Listening on tcp:"), 1)
+            self.assertEqual(said.count("Listening on udp:"), 0)
         finally:
             await names.stopListening()

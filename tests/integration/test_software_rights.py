@@ -19,7 +19,7 @@ from tests.integration.support import ROOT, ClusterTestCase, answersOf, get, rea
 from tests.integration.workers import environment, fromEach, inThread, setEnvironment
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
-HOST = "127.0.0.82"
+HOST = f"127.82.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
 NOBODY = pwd.getpwnam("nobody")
 
 SHEDDING = """
@@ -29,10 +29,12 @@ from twisted.application.service import Application
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+failures = []
+
 class Who(Resource):
     isLeaf = True
     def render_GET(self, request):
-        from twisted.internet import reactor
+        from twisted.internet import endpoints, reactor
         text = f"{os.getpid()} {os.getresuid()} {os.getresgid()}"
         try:
             if request.path == b"/port":
@@ -41,6 +43,14 @@ class Who(Resource):
                 reactor.listenTCP(82, request.site, interface=%(host)r)
             elif request.path == b"/path":
                 reactor.listenUNIX(%(path)r, request.site)
+            elif request.path == b"/cluster":
+                description = "cluster:tcp:83:interface=%(host)s"
+                listening = endpoints.serverFromString(reactor, description).listen(
+                    request.site
+                )
+                listening.addErrback(lambda failure: failures.append(failure.value))
+                if failures:
+                    raise failures.pop()
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
         return text.encode()
@@ -128,8 +138,9 @@ class Shedding(ClusterTestCase):
         words = ["-n", "-y", tac, "--pidfile=", "--logfile=-"]
         alone = self.execute([sys.executable, "-c", TWISTD, *words])
         await alone.waitFor("Starting factory")
-        paths = ("/port", "/again", "/path")
+        paths = ("/port", "/path", "/cluster")
         expected = {path: await get((HOST, 82), path) for path in paths}
+        self.assertEqual(expected["/cluster"], expected["/port"])
         self.assertEqual(
             expected["/port"],
             f"CannotListenError: Couldn't listen on {HOST}:83: "
@@ -143,7 +154,7 @@ class Shedding(ClusterTestCase):
             answers,
             {pid: f"{pid} {(uid,) * 3} {(gid,) * 3}".encode() for pid in answers},
         )
-        for path in ("/port", "/path"):
+        for path in paths:
             refused = await fromEach(watcher, partial(get, (HOST, 82), path))
             self.assertEqual(set(refused.values()), {expected[path]})
         twice = await fromEach(watcher, lambda: get((HOST, 82), "/again"))
