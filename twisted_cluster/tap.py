@@ -152,7 +152,7 @@ class ClusterService(Service):
     @param title: the process title's first word, or L{None}.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(self, reactor: Any, watcher: Watcher, title: Optional[str]) -> None:
         self._reactor = reactor
@@ -238,7 +238,7 @@ def setTitle(name: Optional[str]) -> None:
     try:
         from setproctitle import setproctitle
     except ImportError:
-        Logger().info("--name shows nowhere: setproctitle is not installed.")
+        Logger("twisted_cluster").info("--name shows nowhere: setproctitle is not installed.")
     else:
         setproctitle(f"{name}: watcher")
 

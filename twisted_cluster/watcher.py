@@ -49,7 +49,7 @@ class ClusterWatcher(Service):
     It is a service, and starts and stops as one.  It runs once.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ class Conversation(Generic[M]):
         whether that worker takes it; L{None} where there are no others.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class Inbox(Generic[T]):
     what arrives is counted and dropped, and the log says so once.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(self, remedy: str, limit: int = LIMIT) -> None:
         """

@@ -72,7 +72,7 @@ class WatcherActions:
     @param stop: begins a graceful stop of the whole process.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(self, watcher: Watcher, stop: Callable[[], None]) -> None:
         self._watcher = watcher

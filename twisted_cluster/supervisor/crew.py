@@ -64,7 +64,7 @@ class Crew:
     Starts, hears and buries workers.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(
         self,

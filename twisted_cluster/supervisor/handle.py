@@ -33,6 +33,9 @@ from twisted_cluster.supervisor.procfs import isStopped
 from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 
 _SIGTERM, _SIGKILL = 15, 9
+_REAP_TIME = 1.0
+"""Seconds that a process which has closed its channel has to end, before it is
+taken for one that only does not speak any more."""
 _MOST_PARTS = 2 * MAX_EVENT // commands.PIECE
 _STACKS_TIME = 1.0
 """Seconds that a hung worker has to write its stacks before it is killed."""
@@ -69,7 +72,7 @@ class WorkerHandle:
     One worker, from its start to its end.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class LineReader:
     takes neither the reactor's time nor memory from the others.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(
         self,

@@ -104,7 +104,7 @@ class Listeners:
         self._backlog = backlog
         self._clock = clock
         self._credentials = credentials
-        self._log = Logger() if log is None else log
+        self._log = Logger("twisted_cluster") if log is None else log
         self._open: dict[Address, _Listener] = {}
         self._ephemeral: dict[_Ephemeral, Address] = {}
         self._known: dict[int, dict[Address, None]] = {}

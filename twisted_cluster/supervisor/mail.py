@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from twisted_cluster.interfaces import WorkerMessage
 
-_log = Logger()
+_log = Logger("twisted_cluster")
 
 
 def logMessages(messages: AsyncIterator[WorkerMessage]) -> None:

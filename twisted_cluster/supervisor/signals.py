@@ -113,7 +113,7 @@ class SignalHandlers:
         before, where there is one: twistd's exit status then stays its own.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(
         self,

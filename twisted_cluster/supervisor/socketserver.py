@@ -54,7 +54,7 @@ class ServerSocketProtocol(QuietAMP):
     It owns each descriptor that arrives until that is part of a question.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     transport: IUNIXTransport
 

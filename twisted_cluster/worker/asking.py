@@ -39,7 +39,7 @@ class Asker:
     Asks the watcher on behalf of whatever opens sockets in this process.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(self, client: SocketClient, startup: IStartup) -> None:
         self._client = client

@@ -17,7 +17,7 @@ from twisted.logger import Logger, globalLogBeginner
 
 from twisted_cluster.worker.imports import whenImported
 
-_log = Logger()
+_log = Logger("twisted_cluster")
 
 Undo = Callable[[], None]
 _Patch = Callable[[ModuleType], list[Undo]]

@@ -98,7 +98,7 @@ class Link:
     @ivar orphaned: called when the connection has ended.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(self, skt: socket.socket, maxMessageSize: int) -> None:
         """

@@ -59,7 +59,7 @@ class Orphanage:
     Watches the watcher.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_cluster")
 
     def __init__(self, watcher: int, limit: float, leave: Callable[[], None]) -> None:
         """
