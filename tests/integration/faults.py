@@ -6,6 +6,7 @@ look at what was left behind.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -278,13 +279,20 @@ class FaultTestCase(ClusterTestCase):
         path = self.program(PUPPET, "puppet.py")
         return self.command("run", *options, path, code, **more)
 
-    async def portOfCommand(self, command: Command, workers: int = 2) -> int:
+    async def portOfCommand(self, command: Command) -> int:
         """
         Wait until a command's puppets serve.
 
         @return: their port.
         """
-        await command.waitFor("workers serve ")
+        await until(
+            lambda: (
+                command.status is not None
+                or re.search("workers? serves? ", command.text)
+            ),
+            what="the workers serve",
+        )
+        self.assertIsNone(command.status, command.text)
         return int(command.text.rpartition("port ")[2].split()[0])
 
     async def workersOf(self, command: Command, count: int) -> set[int]:
