@@ -1,0 +1,40 @@
+"""
+The benchmarks run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tests.integration.support import ClusterTestCase
+
+
+class Benchmarks(ClusterTestCase):
+    """
+    C{python -m benchmarks}.
+    """
+
+    async def test_runs(self) -> None:
+        """
+        A benchmark prints a table and writes its figures to a file.
+        """
+        path = self.directory / "figures.json"
+        command = self.execute(
+            [
+                *(sys.executable, "-m", "benchmarks", "messages", "start"),
+                *("--rounds", "1", "--json", str(path)),
+            ]
+        )
+        self.assertEqual(await command.whenEnded(100), 0, command.text)
+        self.assertIn("100 bytes, worker to watcher", command.text)
+        titles = [each["title"] for each in json.loads(path.read_text())["results"]]
+        self.assertEqual(len(titles), 3)
+
+    async def test_unknown(self) -> None:
+        """
+        An unknown name is refused.
+        """
+        command = self.execute([sys.executable, "-m", "benchmarks", "nothing"])
+        self.assertEqual(await command.whenEnded(), 2)
+        self.assertIn("there is no benchmark nothing", command.text)
