@@ -105,8 +105,9 @@ class IChannel(IMessageSender):
 
         @param to: the id of a worker, or L{None} for the watcher.
         @return: as L{IMessageSender.send}; for another worker, it fires when
-            the watcher has taken the message over, and L{UnknownWorker} is
-            logged there if that worker is gone.
+            the watcher has taken the message over, and fails with
+            L{UnknownWorker} when there is no such worker, or too much waits for
+            it already.
         """
 
     def responder(callable: Optional[Responder]) -> None:
