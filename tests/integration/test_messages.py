@@ -60,7 +60,7 @@ async def consume():
                 State.wrong = State.wrong or (State.count, number)
             State.count += 1
         elif isinstance(data, bytes):
-            State.bytesTaken = (len(data), data[:1], data[-1:], len(set(data)))
+            State.bytesTaken = (len(data), data[:1], data[-1:], data.count(b"x"))
         else:
             await channel.send({"echo": data, "sender": message.sender})
 
@@ -507,7 +507,7 @@ class Large(MessagesTestCase):
         self.assertEqual((len(data), data[:1], data[-1:]), (100_000_000, b"a", b"z"))
         await worker.send(data).addTimeout(60, reactor)
         state = await self.order(worker, "state")
-        self.assertEqual(state["bytes"], [100_000_000, b"a", b"z", 3])
+        self.assertEqual(state["bytes"], [100_000_000, b"a", b"z", 99_999_998])
         going = False
         await pinging
         self.assertTrue(max(latencies) < 2.0, max(latencies))
