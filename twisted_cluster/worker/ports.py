@@ -290,7 +290,14 @@ class _Ports:
         self, port: Any, address: Address, start: Callable[[Any], None]
     ) -> None:
         try:
-            start(port)
+            try:
+                start(port)
+            except OSError as error:
+                # Two processes may bind an address before either listens; the
+                # second C{listen} fails, which Twisted does not expect.
+                if error.errno != errno.EADDRINUSE or address.kind != "tcp":
+                    raise
+                raise CannotListenError(port.interface, port.port, error) from None
         except CannotListenError as error:
             if currentMode() != "local":
                 self._asker.ownFailed(address, error.socketError)
