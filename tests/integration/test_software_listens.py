@@ -28,6 +28,14 @@ class Eager(tcp.Port):
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return skt
 
+class Slow(socket.socket):
+    def listen(self, backlog):
+        raise OSError(98, "Address already in use")
+
+class Raced(tcp.Port):
+    def createInternetSocket(self):
+        return Slow()
+
 OPTIONS = {
     name: (getattr(socket, level), getattr(socket, name))
     for level, name in [
@@ -62,6 +70,9 @@ class Steer(Resource):
         endpoint = endpoints.serverFromString(reactor, description)
         port = await endpoint.listen(site)
         return f"listens on {port.getHost().port}"
+
+    def raced(self, number):
+        Raced(int(number), site, 50, "127.0.0.1", reactor).startListening()
 
     async def again(self):
         number = extra[0].getHost().port
@@ -154,6 +165,19 @@ class Steered(ClusterTestCase):
         [one, other] = await self.tell("endpoint", "tcp:0:interface=127.0.0.1")
         self.assertNotEqual(one, other)
         self.assertEqual(len(self.watcher.addresses), 3)
+
+    async def test_raced(self) -> None:
+        """
+        Where another process comes in between C{bind} and C{listen}, as happens
+        when workers try the ports of a range, the error is the usual one.
+        """
+        await self.steered()
+        port = freePort()
+        expected = (
+            f"CannotListenError: Couldn't listen on 127.0.0.1:{port}: "
+            "[Errno 98] Address already in use."
+        )
+        self.assertEqual(await self.tell("raced", str(port)), [expected] * 2)
 
     async def test_again(self) -> None:
         """
