@@ -26,7 +26,7 @@ from twisted_cluster.errors import StartFailed
 from twisted_cluster.watcher import ClusterWatcher
 
 PUPPET = """
-import os, signal, socket, subprocess, sys, threading, time
+import os, re, signal, socket, subprocess, sys, threading, time
 from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
