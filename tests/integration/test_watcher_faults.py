@@ -278,10 +278,12 @@ class TooManyFiles(CommandFaults):
     The watcher has too many open files.
     """
 
-    async def test_replacement(self) -> None:
+    async def _filling(self) -> tuple[Command, int, set[int]]:
         """
-        A watcher that cannot start a replacement says so, tries again, and goes
-        on when it can.
+        Start a watcher of two workers that opens all the files that it may at
+        USR1, and closes them at USR2.
+
+        @return: as L{started}.
         """
         path = self.program(PUPPET, "puppet.py")
         driver = self.program(
@@ -320,6 +322,14 @@ class TooManyFiles(CommandFaults):
         await command.waitFor("ready\n")
         port = int(command.text.rpartition("port ")[2].split()[0])
         workers = await self.workersOf(command, 2)
+        return command, port, workers
+
+    async def test_replacement(self) -> None:
+        """
+        A watcher that cannot start a replacement says so, tries again, and goes
+        on when it can.
+        """
+        command, port, workers = await self._filling()
         before = len(descriptorsOf(command.pid))
         command.signal(signal.SIGUSR1)
         await command.waitFor("full: ")
@@ -335,6 +345,23 @@ class TooManyFiles(CommandFaults):
         command.signal(signal.SIGTERM)
         self.assertEqual(await command.whenEnded(), 0, command.text)
         self.assertNotIn("Traceback", command.text)
+
+    async def test_question(self) -> None:
+        """
+        A watcher that cannot take the socket of a worker's question closes the
+        channel and says why; the worker meets an errno and serves on.
+        """
+        command, port, workers = await self._filling()
+        command.signal(signal.SIGUSR1)
+        await command.waitFor("full: ")
+        answer = await tell(port, "(os.getpid(), attempt())")
+        self.assertIn("[Errno 104]", answer[1])
+        await command.waitFor("too many open files (see RLIMIT_NOFILE)")
+        command.signal(signal.SIGUSR2)
+        await command.waitFor("empty")
+        self.assertIn(answer[0], workers)
+        self.assertEqual(childrenOf(command.pid), workers)
+        await self.stop(command)
 
     async def test_fromTheStart(self) -> None:
         """

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from twisted_cluster.errors import ProtocolError
 from twisted_cluster.ipc.commands import ReleaseSocket, RequestSocket
 from twisted_cluster.ipc.protocol import QuietAMP
 from twisted_cluster.sockets.addresses import (
@@ -129,7 +130,13 @@ class ServerSocketProtocol(QuietAMP):
         """
         Close what was never claimed.
         """
-        if self._pending and not self._broken:
+        if reason.check(ProtocolError) and not self._broken:
+            self._log.error(
+                "The server-socket channel of worker {worker} is closed: {why}",
+                worker=self._worker,
+                why=reason.getErrorMessage(),
+            )
+        elif self._pending and not self._broken:
             self._log.warn(
                 "Worker {worker} ended in the middle of a question for a socket.",
                 worker=self._worker,
