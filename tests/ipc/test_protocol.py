@@ -249,7 +249,8 @@ class OverSockets(SynchronousTestCase):
         What was sent before a process died arrives, and then the end.
         """
         from tests.sockets.test_transport import Reactor
-        from twisted_cluster.sockets.transport import BlockingTransport, UNIXTransport
+        from twisted_cluster.sockets.blocking import BlockingTransport
+        from twisted_cluster.sockets.transport import UNIXTransport
 
         reactor = Reactor()
         ours, theirs = socket.socketpair()

@@ -8,9 +8,9 @@ The rules, which hold on both sides of a connection:
      ends.
   2. A descriptor travels with the first byte of the next C{write()}, and is
      received right before the bytes that hold that one; bytes that were written
-     before may be among these, but no whole read is overtaken.  Those that one C{sendmsg} cannot
-     carry travel with the bytes that follow; a write with too few bytes for its
-     descriptors ends the connection.
+     before may be among these, but no whole read is overtaken.  Those that one
+     C{sendmsg} cannot carry travel with the bytes that follow; a write with too
+     few bytes for its descriptors ends the connection.
   3. Received descriptors are close-on-exec.  When the kernel had to drop some
      (C{MSG_CTRUNC}: this process is at its limit of open files), the
      connection ends, since from then on every descriptor would be matched to
@@ -24,7 +24,6 @@ from __future__ import annotations
 import array
 import errno
 import os
-import select
 import socket
 from collections import deque
 from collections.abc import Iterable
@@ -379,63 +378,3 @@ class UNIXTransport:
     def _tryAgain(self) -> None:
         self._retry = None
         self._reactor.addWriter(self)
-
-
-@implementer(interfaces.ITransport)
-class BlockingTransport:
-    """
-    Writes to a connected UNIX stream socket and waits until that is done: for
-    a process whose reactor does not run yet, or no longer.
-
-    It never reads, and it never owns the socket.
-    """
-
-    def __init__(self, skt: socket.socket, patience: float) -> None:
-        """
-        @param patience: seconds that one write may wait for a peer that does
-            not read; after that, or once the peer is gone, everything written
-            is discarded.
-        """
-        self._socket = skt
-        self._patience = patience
-        self._broken = False
-
-    def write(self, data: bytes) -> None:
-        """
-        Write all of the data, or give the peer up.
-        """
-        left = memoryview(data)
-        poll = select.poll()
-        while left and not self._broken:
-            try:
-                left = left[self._socket.send(left[:_WRITE], socket.MSG_DONTWAIT) :]
-            except (BlockingIOError, InterruptedError):
-                poll.register(self._socket, select.POLLOUT)
-                if not poll.poll(self._patience * 1000):
-                    self._broken = True
-            except OSError:
-                self._broken = True
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        """
-        Write several pieces as one.
-        """
-        self.write(b"".join(data))
-
-    def loseConnection(self) -> None:
-        """
-        Write nothing more.
-        """
-        self._broken = True
-
-    def getPeer(self) -> interfaces.IAddress:
-        """
-        An address without a name, as socket pairs have.
-        """
-        return UNIXAddress(None)
-
-    def getHost(self) -> interfaces.IAddress:
-        """
-        An address without a name, as socket pairs have.
-        """
-        return UNIXAddress(None)

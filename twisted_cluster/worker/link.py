@@ -31,7 +31,8 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.logqueue import LogQueue
 from twisted_cluster.ipc.outbox import WINDOW
 from twisted_cluster.ipc.protocol import ControlProtocol
-from twisted_cluster.sockets.transport import BlockingTransport, UNIXTransport
+from twisted_cluster.sockets.blocking import BlockingTransport
+from twisted_cluster.sockets.transport import UNIXTransport
 
 _URGENT = 40
 _DEADLINE = 30.0
