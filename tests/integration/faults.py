@@ -102,7 +102,7 @@ async def tell(port: int, code: str, seconds: float = 30) -> Any:
     return eval(answer)
 
 
-def threadsOf(pid: int) -> str:
+def statusOf(pid: int) -> str:
     """
     What the kernel says of a process, or an empty text when it is gone.
     """
@@ -116,7 +116,7 @@ def memoryOf(pid: int) -> int:
     """
     How many bytes of memory a process has resident.
     """
-    for line in threadsOf(pid).splitlines():
+    for line in statusOf(pid).splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0

@@ -20,6 +20,7 @@ from tests.integration.faults import (
     childrenOf,
     descriptorsOf,
     memoryOf,
+    statusOf,
     tell,
 )
 from tests.integration.support import Command, isAlive, reactor, until
@@ -81,9 +82,6 @@ class Killed(CommandFaults):
             globalLogBeginner.beginLoggingTo(
                 [textFileLogObserver(sys.stdout)], redirectStandardIO=False)
             watcher = ClusterWatcher(reactor, {path!r}, 2)
-            def fork(_):
-                if os.fork() == 0:
-                    os.execv("/bin/sh", ["sh", "-c", "sleep 3600"])
             def ready(_):
                 pid = os.fork()
                 if pid == 0:
@@ -204,7 +202,7 @@ class Stopped(CommandFaults):
         await tell(port, "soon(theUsersFunction)")
         await command.waitFor("asleep")
         command.signal(signal.SIGSTOP)
-        await until(lambda: "T (stopped)" in _status(command.pid))
+        await until(lambda: "T (stopped)" in statusOf(command.pid))
         command.signal(signal.SIGCONT)
         await command.waitFor("is replaced; its Python stacks follow")
         await self.gone(workers)
@@ -527,8 +525,3 @@ class PIDFiles(CommandFaults):
         command = self.puppetCommand("-w", "1", f"--pid-file={path}")
         self.assertEqual(await command.whenEnded(), 1)
         self.assertIn(str(path), command.text)
-
-
-def _status(pid: int) -> str:
-    with open(f"/proc/{pid}/status") as file:
-        return file.read()
