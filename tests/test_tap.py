@@ -437,9 +437,8 @@ class PluginTests(SynchronousTestCase):
         """
         from twisted.application.service import IServiceMaker
         from twisted.internet.interfaces import IStreamServerEndpointStringParser
-        from zope.interface.verify import verifyObject
-
         from twisted.plugins import twisted_cluster_plugin as plugin
+        from zope.interface.verify import verifyObject
 
         verifyObject(IServiceMaker, plugin.cluster)
         self.assertEqual(plugin.cluster.tapname, "cluster")
@@ -456,6 +455,7 @@ class PluginTests(SynchronousTestCase):
         Endpoint strings of both prefixes are parsed by the package's classes.
         """
         from twisted.plugins import twisted_cluster_plugin as plugin
+
         from twisted_cluster import endpoints
 
         for parser, name in (

@@ -238,7 +238,9 @@ def setTitle(name: Optional[str]) -> None:
     try:
         from setproctitle import setproctitle
     except ImportError:
-        Logger("twisted_cluster").info("--name shows nowhere: setproctitle is not installed.")
+        Logger("twisted_cluster").info(
+            "--name shows nowhere: setproctitle is not installed."
+        )
     else:
         setproctitle(f"{name}: watcher")
 

@@ -12,11 +12,11 @@ import traceback
 from types import CodeType, TracebackType
 from typing import Final, Optional
 
+import twisted
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
-import twisted
 import twisted_cluster
 from twisted_cluster.errors import (
     TargetError,
