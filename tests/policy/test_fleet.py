@@ -120,6 +120,20 @@ class DeathTests(SynchronousTestCase):
         self.assertEqual(self.fleet.ready(3), [])
         self.assertEqual(self.fleet.died(2, "exited", False), [Settled()])
 
+    def test_leavingAfterAShortLife(self) -> None:
+        """
+        A worker that leaves after too short a life is replaced when it is
+        dead, or after a pause, and does not count as serving meanwhile.
+        """
+        self.assertEqual(self.fleet.leaving(2, pause=True), [])
+        self.assertEqual(self.fleet.scale(1), [])
+        self.fleet.scale(2)
+        self.assertEqual(self.fleet.died(2, "exited", False), [Spawn(3, 1, 1)])
+        self.fleet.ready(3)
+        self.assertEqual(self.fleet.leaving(3, pause=True), [])
+        self.assertEqual(self.fleet.died(3, "exited", True), [])
+        self.assertEqual(self.fleet.resume(1), [Spawn(4, 1, 1)])
+
     def test_deadBeforeReady(self) -> None:
         """
         Once one worker was ready, another that dies early ends nothing.
@@ -177,6 +191,17 @@ class RestartTests(SynchronousTestCase):
             [RestartEnded("SyntaxError"), Settled()],
         )
         self.assertFalse(self.fleet.restarting)
+
+    def test_canaryLeaves(self) -> None:
+        """
+        A canary that announces its end before it is ready has not started
+        either.
+        """
+        self.fleet.restart()
+        self.assertEqual(self.fleet.leaving(3, pause=True), [])
+        self.assertEqual(
+            self.fleet.died(3, "exited", False), [RestartEnded("exited"), Settled()]
+        )
 
     def test_repaired(self) -> None:
         """
@@ -263,6 +288,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.alive: dict[int, str] = {}
         self.slots: dict[int, int] = {}
         self.paused: set[int] = set()
+        self.holding: set[int] = set()
         self.wasServing = False
         self.failed = False
         self.stopped = False
@@ -323,12 +349,14 @@ class FleetMachine(RuleBasedStateMachine):
             del self.alive[worker]
             self.do(self.fleet.died(worker, "as told", False))
 
-    @rule(index=st.integers(0, 9))
-    def leaves(self, index: int) -> None:
+    @rule(index=st.integers(0, 9), pause=st.booleans())
+    def leaves(self, index: int, pause: bool) -> None:
         worker = self.some("ready", index)
         if worker is not None:
             self.alive[worker] = "stopping"
-            self.do(self.fleet.leaving(worker))
+            if pause:
+                self.holding.add(worker)
+            self.do(self.fleet.leaving(worker, pause))
 
     @rule()
     def resumes(self) -> None:
@@ -366,7 +394,11 @@ class FleetMachine(RuleBasedStateMachine):
         """
         if self.stopped or self.failed or not self.wasServing:
             return
-        held = {self.slots[w] for w, s in self.alive.items() if s != "stopping"}
+        held = {
+            self.slots[w]
+            for w, s in self.alive.items()
+            if s != "stopping" or w in self.holding
+        }
         assert set(range(self.fleet.desired)) <= held | self.paused
 
     def teardown(self) -> None:

@@ -98,6 +98,7 @@ class _Member:
     slot: int
     generation: int
     state: str = STARTING
+    holdsSlot: bool = False
 
 
 @attrs.define
@@ -164,16 +165,21 @@ class Fleet:
         self._confirmed = True
         return self._plan()
 
-    def leaving(self, worker: int) -> list[Action]:
+    def leaving(self, worker: int, pause: bool = False) -> list[Action]:
         """
-        A worker said that it ends by itself.
+        A worker said that it ends by itself.  One that was not ready yet goes on
+        to count as starting until it has died.
+
+        @param pause: whether its slot stays empty until it has died.
         """
         member = self._members.get(worker)
-        if member is None or member.state == STOPPING:
+        if member is None or member.state != READY:
             return []
-        early = member.state == STARTING
         member.state = STOPPING
-        return [] if early and not self._confirmed else self._plan()
+        if pause and not self._inSlot(member.slot):
+            member.holdsSlot = True
+            self._pausing.add(member.slot)
+        return self._plan()
 
     def died(self, worker: int, why: str, pause: bool) -> list[Action]:
         """
@@ -194,6 +200,8 @@ class Fleet:
             and member.generation == self._generation
         ):
             actions.extend(self._endRestart(why))
+        if member.holdsSlot:
+            self._pausing.discard(member.slot)
         if pause and not self._inSlot(member.slot):
             self._pausing.add(member.slot)
         return actions + self._plan()

@@ -145,9 +145,10 @@ class Crew:
         once, unless it lived so short that its death may call for a pause.
         """
         self._listeners.workerStopping(worker.id)
-        if worker.lifetime >= _HEALTHY_AFTER:
+        healthy = worker.lifetime >= _HEALTHY_AFTER
+        if healthy:
             self._policyOf(worker.slot).workerDied(worker.lifetime)
-            self.act(self._plan.leaving(worker.id))
+        self.act(self._plan.leaving(worker.id, pause=not healthy))
 
     def workerDied(self, worker: WorkerHandle, death: Death) -> None:
         """

@@ -311,7 +311,7 @@ class WorkerHandle:
         self.conversation.close(f"worker {self.id} is gone")
         if self.state in ("starting", "ready"):
             self._stopping()
-            self._owner.workerLeaving(self)
+            self._later(_REAP_TIME, lambda: self._owner.workerLeaving(self))
 
     # Time.
 
