@@ -32,11 +32,9 @@ class InheritedDescriptors:
     listen: int = 0
 
 
-def inheritedDescriptors(environ: Mapping[str, str], pid: int) -> InheritedDescriptors:
+def activatedDescriptors(environ: Mapping[str, str], pid: int) -> InheritedDescriptors:
     """
-    Find the descriptors that this process inherited to pass them on: those of
-    systemd's socket activation, and each socket that is inheritable, as left
-    by a process manager for an option such as Daphne's C{--fd}.
+    Find the descriptors of systemd's socket activation.
 
     @param environ: the environment that this process was started with.
     @param pid: the process that C{LISTEN_PID} must name.  A daemon asks with
@@ -47,9 +45,23 @@ def inheritedDescriptors(environ: Mapping[str, str], pid: int) -> InheritedDescr
         if not _isOpen(descriptor):
             break
         listen += 1
+    return InheritedDescriptors(tuple(range(FIRST, FIRST + listen)), listen)
+
+
+def inheritedDescriptors(environ: Mapping[str, str], pid: int) -> InheritedDescriptors:
+    """
+    Find the descriptors that this process inherited to pass them on: those of
+    systemd's socket activation, and each socket that is inheritable, as left
+    by a process manager for an option such as Daphne's C{--fd}.
+
+    @param environ: the environment that this process was started with.
+    @param pid: the process that C{LISTEN_PID} must name.  A daemon asks with
+        the pid that it had before it forked.
+    """
+    activated = activatedDescriptors(environ, pid)
     sockets = {number for number in _openDescriptors() if _isPassedSocket(number)}
-    found = sockets.union(range(FIRST, FIRST + listen))
-    return InheritedDescriptors(tuple(sorted(found)), listen)
+    found = sockets.union(activated.descriptors)
+    return InheritedDescriptors(tuple(sorted(found)), activated.listen)
 
 
 def _activated(environ: Mapping[str, str], pid: int) -> range:
