@@ -31,13 +31,13 @@ from twisted_cluster.ipc import codec
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy.fleet import Fleet
-from twisted_cluster.supervisor.binding import Credentials, processCredentials
 from twisted_cluster.supervisor.cpus import availableCPUs
 from twisted_cluster.supervisor.crew import Crew, Events
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.inherited import inheritedDescriptors
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor
+from twisted_cluster.supervisor.procfs import Credentials, processCredentials
 from twisted_cluster.supervisor.waiters import Waiters
 from twisted_cluster.worker import context
 

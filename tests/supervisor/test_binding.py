@@ -19,13 +19,12 @@ from tests.sockethelpers import descriptors, shortDirectory
 from twisted_cluster.sockets.addresses import LEAVE_MODE, Address, BindRequest
 from twisted_cluster.supervisor.binding import (
     BoundSocket,
-    Credentials,
     LockHeld,
     bindSocket,
     makeSocket,
-    processCredentials,
     withRightsOf,
 )
+from twisted_cluster.supervisor.procfs import Credentials
 
 
 class BindingTests(SynchronousTestCase):
@@ -228,15 +227,6 @@ class CredentialsTests(SynchronousTestCase):
     Whose rights a worker has.
     """
 
-    def test_own(self) -> None:
-        """
-        A living process tells its effective ids, one that is gone none.
-        """
-        self.assertEqual(
-            Credentials(os.geteuid(), os.getegid()), processCredentials(os.getpid())
-        )
-        self.assertIsNone(processCredentials(2**22 + 1))
-
     @skipIf(os.geteuid() != 0, "only root can act for others")
     def test_shed(self) -> None:
         """
@@ -253,3 +243,59 @@ class CredentialsTests(SynchronousTestCase):
         )
         self.assertEqual(errno.EACCES, error.errno)
         self.assertEqual((0, 0), (os.geteuid(), os.getegid()))
+
+    @skipIf(os.geteuid() != 0, "only root can act for others")
+    def test_groups(self) -> None:
+        """
+        The watcher's own groups open nothing to a worker that has left them,
+        the worker's do, and the watcher's come back whatever happens.
+        """
+        directory = shortDirectory(self)
+        os.chmod(directory, 0o770)
+        done = subprocess.run(
+            [sys.executable, "-c", GROUPS, directory],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self.assertEqual("", done.stderr)
+        self.assertEqual(
+            ["13", "bound", "13", "RuntimeError", "[0, 7]"],
+            done.stdout.split("\n")[:-1],
+        )
+
+
+GROUPS = """
+import os, sys
+from twisted_cluster.sockets.addresses import Address, BindRequest
+from twisted_cluster.supervisor.binding import bindSocket, makeSocket, withRightsOf
+from twisted_cluster.supervisor.procfs import Credentials
+
+def attempt(groups, action):
+    try:
+        withRightsOf(Credentials(65534, 65534, groups), action)
+    except OSError as error:
+        print(error.errno)
+    except RuntimeError as error:
+        print("RuntimeError")
+    else:
+        print("bound")
+
+def bind():
+    address = Address.unix(os.fsencode(sys.argv[1]) + b"/s")
+    bindSocket(BindRequest(address), makeSocket(address), 1).close()
+
+def fail():
+    raise RuntimeError()
+
+os.setgroups([0, 7])
+attempt((), bind)
+attempt((0,), bind)
+attempt((7,), bind)
+attempt((), fail)
+print(sorted(os.getgroups()))
+"""
+"""
+A watcher of groups 0 and 7, and workers of others.
+"""

@@ -26,8 +26,9 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
     Verdict,
 )
-from twisted_cluster.supervisor.binding import Credentials, makeSocket
+from twisted_cluster.supervisor.binding import makeSocket
 from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.procfs import Credentials
 
 LOCAL = Address("tcp", "127.0.0.1")
 
@@ -413,3 +414,13 @@ class ListenersTests(SynchronousTestCase):
         assert isinstance(verdict, Refused)
         self.assertEqual(errno.EACCES, verdict.errno)
         self.share(2, opened)
+
+    def test_unprivilegedWatcher(self) -> None:
+        """
+        A watcher that could not act for others does not look for their rights.
+        """
+        asked: list[int] = []
+        self.patch(os, "geteuid", lambda: 1000)
+        self.patch(self.listeners, "_credentials", asked.append)
+        self.share(1, self.freePort())
+        self.assertEqual([], asked)

@@ -20,6 +20,7 @@ from twisted.python.lockfile import FilesystemLock
 from twisted.python.util import runAsEffectiveUser
 
 from twisted_cluster.sockets.addresses import Address, BindRequest
+from twisted_cluster.supervisor.procfs import Credentials
 
 _T = TypeVar("_T")
 
@@ -30,47 +31,26 @@ class LockHeld(Exception):
     """
 
 
-@attrs.frozen
-class Credentials:
-    """
-    Whose rights a process has.
-
-    @ivar uid: its effective user id.
-    @ivar gid: its effective group id.
-    """
-
-    uid: int
-    gid: int
-
-
-def processCredentials(pid: int) -> Optional[Credentials]:
-    """
-    Find whose rights another process has at this moment.
-
-    @return: its credentials, or L{None} when it is gone or the system does not
-        tell.
-    """
-    found: dict[str, int] = {}
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                name, _, value = line.partition(":")
-                if name in ("Uid", "Gid"):
-                    found[name] = int(value.split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    if len(found) != 2:
-        return None
-    return Credentials(found["Uid"], found["Gid"])
-
-
 def withRightsOf(credentials: Optional[Credentials], action: Callable[[], _T]) -> _T:
     """
     Do something with the rights of another process, where this one is
     privileged and that one is not.
+
+    @raise OSError: also when this process may not take them on.
     """
     if credentials is None or os.geteuid() != 0:
         return action()
+    groups = os.getgroups()
+    if set(groups) == set(credentials.groups):
+        return _withIds(credentials, action)
+    os.setgroups(credentials.groups)
+    try:
+        return _withIds(credentials, action)
+    finally:
+        os.setgroups(groups)
+
+
+def _withIds(credentials: Credentials, action: Callable[[], _T]) -> _T:
     result: _T = runAsEffectiveUser(credentials.uid, credentials.gid, action)
     return result
 

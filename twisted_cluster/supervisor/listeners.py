@@ -44,12 +44,12 @@ from twisted_cluster.sockets.addresses import (
 )
 from twisted_cluster.supervisor.binding import (
     BoundSocket,
-    Credentials,
     LockHeld,
     bindSocket,
     makeSocket,
     withRightsOf,
 )
+from twisted_cluster.supervisor.procfs import Credentials
 
 REMEMBERED: Final = 1024
 """
@@ -99,7 +99,8 @@ class Listeners:
     ) -> None:
         """
         @param backlog: how many connections may wait on a socket, at least.
-        @param credentials: finds whose rights the worker of an id has now.
+        @param credentials: finds whose rights the worker of an id has now; it
+            is only asked where this process is privileged.
         """
         self._backlog = backlog
         self._clock = clock
@@ -169,7 +170,7 @@ class Listeners:
             if alongside:
                 return Own()
             return Refused(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        rights = self._credentials(worker)
+        rights = self._credentials(worker) if os.geteuid() == 0 else None
         if listener is None or listener.bound.vanished():
             try:
                 bound = self._bindFor(rights, wanted, listener, skt)
