@@ -475,6 +475,39 @@ class Conversing(MessagesTestCase):
         self.assertEqual(said.count("iterate over watcher.messages()"), 1)
         self.assertTrue(watcher._inbox.dropped > 80_000)
 
+    async def test_readsNoLonger(self) -> None:
+        """
+        Where a program's watcher has left its loop over the messages, no worker
+        waits for ever either; who begins another loop gets what was kept.
+        """
+        watcher = await self.obedient(2)
+        first, second = watcher.workers
+        left: Deferred[int] = Deferred()
+        goOn: Deferred[None] = Deferred()
+
+        async def readOne() -> None:
+            async for message in watcher.messages():
+                await goOn
+                left.callback(message.data[0])
+                break
+
+        reading = Deferred.fromCoroutine(readOne())
+        flooding = Deferred.fromCoroutine(self.order(first, "flood", count=50_000))
+        await until(lambda: watcher._inbox._full)
+        self.assertFalse(flooding.called)
+        goOn.callback(None)
+        self.assertEqual(await left, 0)
+        await reading
+        self.assertEqual(await flooding, 50_000)
+        self.assertEqual(await self.order(second, "flood", count=50_000), 50_000)
+        self.assertTrue(watcher._inbox.dropped > 80_000)
+        messages = self.consume(watcher)
+        numbers = [message.data[0] for message in messages]
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+        self.assertTrue(len(numbers) > 5000)
+        self.assertEqual(await self.order(second, "flood", count=1000), 1000)
+        self.assertEqual(len(messages), len(numbers) + 1000)
+
 
 class Large(MessagesTestCase):
     """

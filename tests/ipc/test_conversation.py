@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from twisted_cluster.errors import (
     ChannelClosed,
@@ -180,6 +182,31 @@ class Messages(ConversationTestCase):
         gate.callback(None)
         self.settle()
         self.assertEqual(len(self.b.messages), 100)
+        self.assertTrue(all(each.called for each in sent))
+
+    def test_readsNoLonger(self) -> None:
+        """
+        The sender waits no longer when the receiver leaves its loop, whatever
+        thread the garbage collector finds that in: the reactor is told.
+        """
+
+        @implementer(IReactorFromThreads)
+        class Threaded(Clock):
+            def callFromThread(
+                self, callable: Callable[..., Any], *args: object, **kwargs: object
+            ) -> None:
+                calls.append(callable)
+
+        calls: list[Callable[..., Any]] = []
+        self.b = Side(Threaded())
+        messages = self.b.conversation.messages()
+        sent = [self.a.conversation.send(b"x" * 50_000) for _ in range(100)]
+        self.settle()
+        del messages
+        self.assertEqual(len(calls), 1)
+        self.assertFalse(all(each.called for each in sent))
+        calls.pop()()
+        self.settle()
         self.assertTrue(all(each.called for each in sent))
 
     def test_repliesPass(self) -> None:

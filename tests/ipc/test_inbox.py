@@ -5,6 +5,8 @@ What has arrived and waits for its consumer.
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Optional
 
 from hypothesis import given
@@ -231,3 +233,129 @@ class Limits(SynchronousTestCase):
         inbox.put([1] * 100, 100)
         inbox.put([1], 1)
         self.assertEqual(inbox.dropped, 1)
+
+
+class Leaving(SynchronousTestCase):
+    """
+    The consumer leaves while more arrives than it consumed.
+    """
+
+    def setUp(self) -> None:
+        self.events = Events()
+        globalLogPublisher.addObserver(self.events)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events)
+        self.inbox: Inbox[int] = Inbox("read them", limit=1000)
+
+    def said(self) -> int:
+        return len([text for text in self.events.texts if "nobody reads" in text])
+
+    def waits(self) -> Deferred[None]:
+        """
+        Have a consumer take one item and somebody wait for room; then let the
+        consumer leave the loop.
+        """
+
+        async def takeOne() -> None:
+            async for item in self.inbox.consume():
+                self.found.append(item)
+                await self.goOn
+                if item < 0:
+                    raise ValueError(item)
+                break
+
+        self.found: list[int] = []
+        self.goOn: Deferred[None] = Deferred()
+        self.left = Deferred.fromCoroutine(takeOne())
+        rooms = [self.inbox.put([number], 900) for number in (1, 2, 3)]
+        assert rooms[2] is not None
+        self.assertNoResult(rooms[2])
+        return rooms[2]
+
+    def test_break(self) -> None:
+        """
+        When the consumer leaves its loop, those who wait for it are released.
+        """
+        room = self.waits()
+        self.goOn.callback(None)
+        self.successResultOf(self.left)
+        self.successResultOf(room)
+
+    def test_exception(self) -> None:
+        """
+        So they are when its loop fails.
+        """
+        self.inbox.put([-1], 0)
+        room = self.waits()
+        self.goOn.callback(None)
+        self.failureResultOf(self.left, ValueError)
+        self.successResultOf(room)
+
+    def test_abandoned(self) -> None:
+        """
+        So they are when an iterator that never began is forgotten.
+        """
+        iterator = self.inbox.consume()
+        self.inbox.put([1], 1000)
+        room = self.inbox.put([2], 1000)
+        assert room is not None
+        self.assertNoResult(room)
+        del iterator
+        gc.collect()
+        self.successResultOf(room)
+
+    def test_soon(self) -> None:
+        """
+        They are released by the reactor, whichever thread finds that the
+        consumer is gone; not if there is another by then, who makes room
+        itself.
+        """
+        calls: list[Callable[[], None]] = []
+        self.inbox.soon = calls.append
+        room = self.waits()
+        self.goOn.callback(None)
+        self.assertNoResult(room)
+        iterator = self.inbox.consume()
+        calls.pop()()
+        self.assertNoResult(room)
+        del iterator
+        gc.collect()
+        calls.pop()()
+        self.successResultOf(room)
+
+    def test_kept(self) -> None:
+        """
+        What arrived is kept for the next consumer; past the limit it is
+        counted and dropped, and the log says so once for each time that
+        nobody reads.
+        """
+        for episode in (1, 2):
+            self.waits()
+            self.goOn.callback(None)
+            for _ in range(3):
+                self.assertIsNone(self.inbox.put([4], 900))
+            self.assertEqual(self.inbox.dropped, 3 * episode)
+            self.assertEqual(self.said(), episode)
+            consumer = Consumer(self.inbox)
+            self.assertEqual(self.found + consumer.items, [1, 2, 3])
+            self.assertIsNone(self.inbox.put([5], 900))
+            self.assertEqual(consumer.items[-1], 5)
+            consumer.done.cancel()
+            self.failureResultOf(consumer.done, CancelledError)
+
+    def test_endedLate(self) -> None:
+        """
+        A consumer that asyncio ends after another has begun leaves that one
+        alone.
+        """
+        forgotten: list[AsyncGenerator[int, None]] = []
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, forgotten.append)
+        self.addCleanup(sys.set_asyncgen_hooks, *hooks)
+        self.waits()
+        self.goOn.callback(None)
+        consumer = Consumer(self.inbox)
+        [generator] = forgotten
+        self.successResultOf(Deferred.fromCoroutine(generator.aclose()))
+        self.assertRaises(AlreadyConsumed, self.inbox.consume)
+        self.inbox.put([4], 1)
+        self.assertEqual(consumer.items, [2, 3, 4])

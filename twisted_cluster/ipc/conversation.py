@@ -20,7 +20,11 @@ from typing import (
 )
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFromThreads,
+    IReactorTime,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -81,6 +85,7 @@ class Conversation(Generic[M]):
         """
         self._clock = clock
         self._inbox = inbox
+        inbox.soon = self._soon
         self._message = message
         self._limit = limit
         self._answer: Optional[Answer] = None
@@ -234,6 +239,13 @@ class Conversation(Generic[M]):
             reply.errback(ChannelClosed(why))
         for outbox in (self._messages, self._requests, self._replies):
             outbox.close(why)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        reactor = self._clock()
+        if IReactorFromThreads.providedBy(reactor):
+            reactor.callFromThread(call)
+        else:
+            call()
 
     def _joined(self, kind: bytes, data: bytes, more: bool) -> Optional[bytes]:
         """

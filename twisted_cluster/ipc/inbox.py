@@ -26,8 +26,13 @@ class Inbox(Generic[T]):
     """
     A queue for one consumer, with back-pressure to those who fill it.
 
-    Where nobody ever began to consume, nobody waits either: past the limit,
-    what arrives is counted and dropped, and the log says so once.
+    Where nobody consumes, not yet or no longer, nobody waits either: up to the
+    limit, what arrives is kept for the next consumer; past it, it is counted
+    and dropped, and the log says so once until somebody consumes again.
+
+    @ivar soon: has something called by the reactor, soon; it may be called
+        from any thread, since the garbage collector may find in any that the
+        consumer is gone.
     """
 
     _log = Logger("twisted_cluster")
@@ -43,9 +48,11 @@ class Inbox(Generic[T]):
         self._size = 0
         self._full: list[Deferred[None]] = []
         self._waiting: Optional[Deferred[None]] = None
-        self._consumer: Callable[[], Optional[AsyncIterator[T]]] = lambda: None
-        self._everConsumed = False
+        self._consumer: Optional[ref[AsyncIterator[T]]] = None
+        self._turn = 0
+        self._complained = False
         self._closed = False
+        self.soon: Callable[[Callable[[], None]], object] = lambda call: call()
         self.dropped = 0
 
     def put(self, items: list[T], size: int) -> Optional[Deferred[None]]:
@@ -54,11 +61,12 @@ class Inbox(Generic[T]):
 
         @param size: the bytes that they had on the wire.
         @return: L{None}, or, past the limit, a Deferred that fires when there
-            is room again; the items have been taken all the same.
+            is room again, or nobody any more who makes some; the items have
+            been taken all the same.
         """
         if self._closed or not items:
             return None
-        if self._size >= self._limit and not self._everConsumed:
+        if self._size >= self._limit and self._consumer is None:
             self._drop(len(items))
             return None
         weight = size + _OVERHEAD * len(items)
@@ -66,7 +74,7 @@ class Inbox(Generic[T]):
         self._batches.append((items, weight))
         self._size += weight
         self._wake()
-        if self._size < self._limit or not self._everConsumed:
+        if self._size < self._limit or self._consumer is None:
             return None
         room: Deferred[None] = Deferred()
         self._full.append(room)
@@ -82,20 +90,24 @@ class Inbox(Generic[T]):
 
     def consume(self) -> AsyncIterator[T]:
         """
-        Iterate over what arrives, until L{close}.
+        Iterate over what arrives, until L{close}.  Who leaves a loop over it
+        leaves what is queued to the next; an iterator that is kept for later
+        counts as a consumer, if a slow one.
 
         @raise AlreadyConsumed: when somebody else does so at the moment.
         """
-        if self._consumer() is not None:
+        if self._consumer is not None:
             raise AlreadyConsumed(
                 "these messages have a consumer already: share what it receives"
             )
-        self._everConsumed = True
-        consumer = self._iterate()
-        self._consumer = ref(consumer)
+        self._complained = False
+        self._turn += 1
+        turn = self._turn
+        consumer = self._iterate(turn)
+        self._consumer = ref(consumer, lambda _: self._left(turn))
         return consumer
 
-    async def _iterate(self) -> AsyncIterator[T]:
+    async def _iterate(self, turn: int) -> AsyncIterator[T]:
         batches = self._batches
         try:
             while True:
@@ -112,8 +124,17 @@ class Inbox(Generic[T]):
                 self._waiting = Deferred()
                 await self._waiting
         finally:
-            self._waiting = None
-            self._consumer = lambda: None
+            self._left(turn)
+
+    def _left(self, turn: int) -> None:
+        """
+        A consumer has gone.  One that asyncio ends may do so when there is
+        another already.
+        """
+        if turn == self._turn and self._consumer is not None:
+            self._consumer = self._waiting = None
+            if self._full:
+                self.soon(self._releaseUnlessConsumed)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -125,13 +146,18 @@ class Inbox(Generic[T]):
         if self._full and self._size < self._limit:
             self._release()
 
+    def _releaseUnlessConsumed(self) -> None:
+        if self._consumer is None:
+            self._release()
+
     def _release(self) -> None:
         full, self._full = self._full, []
         for room in full:
             room.callback(None)
 
     def _drop(self, count: int) -> None:
-        if not self.dropped:
+        if not self._complained:
+            self._complained = True
             self._log.warn(
                 "nobody reads the messages that arrive, and {limit} bytes of them "
                 "are waiting: from now on they are counted and dropped; {remedy}",
