@@ -492,6 +492,25 @@ class TCPTests(HookedTestCase):
         self.assertEqual(errno.ETIMEDOUT, error.socketError.errno)
         ours.close()
 
+    def test_withoutWatcher(self) -> None:
+        """
+        In a worker that can ask no more, what is opened late is its own, as it
+        probably would be; what is the cluster's for sure fails, and so does a
+        path that is somebody's.
+        """
+        self.patch(SocketClient, "_log", Logger(observer=self.events))
+        self.startWorker(1, ready=True)
+        self.socketClient.opened = True
+        self.socketClient.close()
+        self.assertTrue(self.tcp().connected)
+        with listenMode("cluster"):
+            self.assertRaises(CannotListenError, self.tcp)
+        path = os.path.join(shortDirectory(self), "s")
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(path)
+            error = self.assertRaises(CannotListenError, self.unix, path.encode())
+        self.assertEqual(errno.ECONNRESET, error.socketError.errno)
+
     def test_undo(self) -> None:
         """
         Hooks can be undone, and then Twisted is what it was.

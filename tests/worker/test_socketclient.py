@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger, LogLevel
 from twisted.protocols import amp
 
 from tests.worker.watching import PATIENCE, WatchedTestCase
@@ -161,11 +162,51 @@ class SocketClientTests(WatchedTestCase):
         ask(client, starting=False)
         self.assertEqual([str(address)], self.addresses())
 
+    def test_tooManyFiles(self) -> None:
+        """
+        A question that cannot be asked for want of a descriptor is EMFILE, and
+        leaves no trace: the next one is answered.
+        """
+        client = self.client()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with makeSocket(LOCAL) as skt:
+            request = SocketRequest(BindRequest(LOCAL), starting=True)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                error = self.assertRaises(OSError, client.request, request, skt)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertEqual(errno.EMFILE, error.errno)
+        self.assertFalse(client.broken)
+        for index in range(3):
+            verdict = ask(client, index=index)
+            assert isinstance(verdict, Shared), verdict
+            verdict.socket.close()
+
 
 class FaultTests(WatchedTestCase):
     """
     C{SocketClient} against a watcher that misbehaves.
     """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(SocketClient, "_log", Logger(observer=self.events))
+        self.broken = 0
+
+    def makeClient(self, skt: socket.socket, timeout: float = PATIENCE) -> SocketClient:
+        """
+        Make a worker's end that counts how often it broke.
+        """
+
+        def broke() -> None:
+            self.broken += 1
+            self.assertEqual(1, len(self.events))
+            client.release(LOCAL)
+
+        client = SocketClient(skt.detach(), timeout, broke)
+        self.addCleanup(client.close)
+        return client
 
     def against(
         self,
@@ -180,8 +221,9 @@ class FaultTests(WatchedTestCase):
             fails with.
         """
         ours, theirs = self.channel()
-        client = SocketClient(theirs.detach(), timeout)
-        self.addCleanup(client.close)
+        client = self.makeClient(theirs, timeout)
+        self.broken = 0
+        del self.events[:]
 
         def serve() -> None:
             _, received, _, _ = socket.recv_fds(ours, 65536, 4)
@@ -197,7 +239,76 @@ class FaultTests(WatchedTestCase):
             second = self.assertRaises(OSError, ask, client)
             self.assertEqual(errno.ECONNRESET, second.errno)
         client.release(LOCAL)
+        self.assertTrue(client.broken)
+        self.assertEqual(1, self.broken)
+        (event,) = self.events
+        self.assertEqual(LogLevel.error, event["log_level"])
+        self.assertIn(event["why"], str(error))
         return error
+
+    def test_closed(self) -> None:
+        """
+        A client that was closed on purpose, or whose worker ends, tells nobody
+        that it is broken.
+        """
+        for end in (SocketClient.close, SocketClient.quiet):
+            ours, theirs = self.channel()
+            client = self.makeClient(theirs)
+            end(client)
+            ours.close()
+            self.assertRaises(OSError, ask, client)
+        self.assertEqual((0, []), (self.broken, self.events))
+
+    def foreign(self, replace: bool) -> tuple[SocketClient, socket.socket]:
+        """
+        Make a client whose descriptor the program closes, and perhaps gets
+        itself.
+        """
+        _, theirs = self.channel()
+        descriptor = theirs.fileno()
+        client = self.makeClient(theirs)
+        mine, others = self.channel()
+        os.close(descriptor)
+        if replace:
+            os.dup2(others.fileno(), descriptor)
+            self.addCleanup(os.close, descriptor)
+        return client, mine
+
+    def test_descriptorClosed(self) -> None:
+        """
+        A program that closed the channel's descriptor is told so, at the next
+        question or release.
+        """
+        client, _ = self.foreign(replace=False)
+        error = self.assertRaises(OSError, ask, client)
+        self.assertEqual(errno.ECONNRESET, error.errno)
+        self.assertIn("the program closed its descriptor", str(error))
+        client, _ = self.foreign(replace=False)
+        del self.events[:]
+        client.release(LOCAL)
+        self.assertEqual((2, 1), (self.broken, len(self.events)))
+
+    def test_descriptorTaken(self) -> None:
+        """
+        What the program has put in the place of the channel's descriptor is
+        neither written to nor closed.
+        """
+        client, mine = self.foreign(replace=True)
+        error = self.assertRaises(OSError, ask, client)
+        self.assertEqual(errno.ECONNRESET, error.errno)
+        client.release(LOCAL)
+        client.close()
+        mine.setblocking(False)
+        self.assertRaises(BlockingIOError, mine.recv, 1)
+
+    def test_takenThenClosed(self) -> None:
+        """
+        Closing a client whose descriptor is the program's closes nothing.
+        """
+        client, mine = self.foreign(replace=True)
+        client.close()
+        mine.setblocking(False)
+        self.assertRaises(BlockingIOError, mine.recv, 1)
 
     def test_silence(self) -> None:
         """

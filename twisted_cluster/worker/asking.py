@@ -49,7 +49,8 @@ class Asker:
     def ask(self, wanted: BindRequest, skt: socket.socket) -> Verdict:
         """
         Ask whose an address is, and for its socket.  A watcher that cannot be
-        reached, or does not answer in time, is a refusal with an errno.
+        reached, or does not answer in time, is a refusal with an errno; or it is
+        passed over, for what is probably none of the cluster's.
 
         @param skt: an unbound socket with the options that the program wants.
             It stays the caller's.
@@ -71,6 +72,8 @@ class Asker:
                 skt,
             )
         except OSError as error:
+            if self._client.broken and not (explicit or starting or _exists(address)):
+                return Own()
             return Refused(error.errno or errno.EIO, error.strerror or str(error))
         if isinstance(verdict, Shared) and address.ephemeral:
             self._client.indices[host] = index + 1
@@ -133,3 +136,11 @@ class Asker:
             endpoint=endpoint,
             bind=bind,
         )
+
+
+def _exists(address: Address) -> bool:
+    """
+    Whether there is a file that asyncio would replace if it were asked to bind
+    the address.
+    """
+    return address.inFilesystem and os.path.lexists(address.path)

@@ -3,7 +3,9 @@ The worker's end of its server-socket channel: asks and waits for the answer.
 
 It blocks, since C{reactor.listenTCP()} returns a bound port.  A question that
 was not answered in time leaves the channel unusable: its answer might come
-after all and be taken for another's.
+after all and be taken for another's.  So does a program that closes the
+descriptor of the channel, as daemons close all that they did not open: what has
+the number afterwards is the program's, and is neither written to nor closed.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final, Optional
 
 from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -96,22 +100,35 @@ class SocketClient:
     @ivar opened: whether the program has opened a server yet.
     """
 
-    def __init__(self, fd: int, timeout: float) -> None:
+    _log = Logger("twisted_cluster")
+
+    def __init__(
+        self,
+        fd: int,
+        timeout: float,
+        whenBroken: Callable[[], object] = lambda: None,
+    ) -> None:
         """
         @param fd: the descriptor of the channel, which this object owns.
         @param timeout: seconds to wait for an answer: longer than any pause of
             the watcher.
+        @param whenBroken: called once, when the channel has become unusable
+            while the worker lives: a worker that cannot ask had better leave.
+            It is called in the thread that asked, after the log was written.
         """
         self.indices: dict[tuple[str, str], int] = {}
         self.opened = False
         self._socket = socket.socket(fileno=fd)
         self._socket.set_inheritable(False)
+        self._file = _fileOf(fd)
         self._timeout = timeout
+        self._whenBroken = whenBroken
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._asked = 0
         self._broken: Optional[str] = None
         self._quiet = False
+        self._told = False
         self._boxes = _Boxes()
         self._outgoing = _Outgoing()
         self._wire: Any = amp.BinaryBoxProtocol(self._boxes)
@@ -128,12 +145,19 @@ class SocketClient:
         @raise OSError: with an errno: C{EMFILE} when this process has too many
             open files to take a socket, and nothing was asked; C{ETIMEDOUT}
             when no answer came in time; C{ECONNRESET} when the watcher is gone
-            or closed the channel, and for every question after one of these.
+            or closed the channel, or the program did, and for every question
+            after one of these.
         """
         if os.getpid() != self._pid:
             return Own()
+        try:
+            return self._request(request, skt)
+        finally:
+            self._tell()
+
+    def _request(self, request: SocketRequest, skt: socket.socket) -> Verdict:
         address = request.wanted.address
-        with self._lock:
+        with self._lock, closing(skt.dup()) as spare:
             self._asked += 1
             tag = b"%x" % self._asked
             box = _REQUEST.makeArguments(
@@ -155,9 +179,8 @@ class SocketClient:
             box[amp.COMMAND] = _REQUEST.commandName
             box[amp.ASK] = tag
             deadline = time.monotonic() + self._timeout
-            with closing(skt.dup()) as spare:
-                self._send(box, deadline)
-                return self._answer(tag, deadline, spare)
+            self._send(box, deadline)
+            return self._answer(tag, deadline, spare)
 
     def release(self, address: Address) -> None:
         """
@@ -182,7 +205,8 @@ class SocketClient:
             try:
                 self._send(box, time.monotonic() + self._timeout)
             except OSError:
-                return
+                pass
+        self._tell()
 
     def quiet(self) -> None:
         """
@@ -196,12 +220,37 @@ class SocketClient:
         Close the channel.
         """
         with self._lock:
+            self._told = True
             self._break("the channel was closed")
 
+    @property
+    def broken(self) -> bool:
+        """
+        Whether nothing can be asked any more.
+        """
+        return self._broken is not None
+
     def _break(self, why: str) -> None:
-        if self._broken is None:
-            self._broken = why
+        if self._broken is not None:
+            return
+        self._broken = why
+        if _fileOf(self._socket.fileno()) == self._file:
             self._socket.close()
+        else:
+            self._socket.detach()
+
+    def _tell(self) -> None:
+        with self._lock:
+            if self._broken is None or self._told or self._quiet:
+                return
+            self._told = True
+        self._log.error(
+            "This worker can get no more sockets from the watcher: {why}.  What it "
+            "listens on stays; what it opens from now on fails if it is the "
+            "cluster's, and is this worker's own if not.",
+            why=self._broken,
+        )
+        self._whenBroken()
 
     def _failed(self, number: int, why: str) -> OSError:
         self._break(why)
@@ -221,6 +270,10 @@ class SocketClient:
 
     def _send(self, box: amp.AmpBox, deadline: float) -> None:
         descriptors, self._outgoing.descriptors = self._outgoing.descriptors, []
+        if _fileOf(self._socket.fileno()) != self._file:
+            self._break(
+                "the program closed its descriptor, which was not the program's own"
+            )
         if self._broken is not None:
             raise OSError(
                 errno.ECONNRESET, f"{os.strerror(errno.ECONNRESET)}: {self._broken}"
@@ -307,3 +360,14 @@ class SocketClient:
                 errno.ECONNRESET, "the watcher is gone, or closed the channel"
             )
         self._wire.dataReceived(data)
+
+
+def _fileOf(descriptor: int) -> Optional[tuple[int, int]]:
+    """
+    Find what is open under a descriptor's number.
+    """
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
