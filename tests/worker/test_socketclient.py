@@ -170,18 +170,17 @@ class SocketClientTests(WatchedTestCase):
         client = self.client()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with makeSocket(LOCAL) as skt:
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             request = SocketRequest(BindRequest(LOCAL), starting=True)
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             try:
                 error = self.assertRaises(OSError, client.request, request, skt)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        self.assertEqual(errno.EMFILE, error.errno)
-        self.assertFalse(client.broken)
-        for index in range(3):
-            verdict = ask(client, index=index)
-            assert isinstance(verdict, Shared), verdict
-            verdict.socket.close()
+            self.assertEqual(errno.EMFILE, error.errno)
+            self.assertFalse(client.broken)
+            found = self.share(client).socket
+        self.assertEqual(0, found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
 class FaultTests(WatchedTestCase):
