@@ -170,17 +170,16 @@ class SocketClientTests(WatchedTestCase):
         client = self.client()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with makeSocket(LOCAL) as skt:
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             request = SocketRequest(BindRequest(LOCAL), starting=True)
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             try:
-                error = self.assertRaises(OSError, client.request, request, skt)
+                for _ in range(10):
+                    error = self.assertRaises(OSError, client.request, request, skt)
+                    self.assertEqual(errno.EMFILE, error.errno)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            self.assertEqual(errno.EMFILE, error.errno)
-            self.assertFalse(client.broken)
-            found = self.share(client).socket
-        self.assertEqual(0, found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        self.assertFalse(client.broken)
+        self.share(client)
 
 
 class FaultTests(WatchedTestCase):
