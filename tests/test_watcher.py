@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import Any, Optional
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -56,8 +58,6 @@ class PlayedWorker(ControlProtocol):
 
     @commands.Ping.responder
     def ping(self) -> Any:
-        from twisted.internet.defer import Deferred
-
         self.pings += 1
         return {} if self.answering else Deferred()
 
@@ -291,6 +291,97 @@ class StartTests(WatcherTestCase):
         error = self.failureResultOf(stopped, StartFailed).value
         self.assertIn("Too many open files", str(error))
 
+    def test_noDescriptorsLater(self) -> None:
+        """
+        A worker that could not be spawned is dead to whoever writes to it.
+        """
+        watcher = self.watcher(1)
+        self.becomeReady(1)
+        self.reactor.spawnError = OSError(24, "Too many open files")
+        watcher.scale(2).addErrback(lambda _: None)
+        unborn = watcher.workers[-1]
+        self.failureResultOf(unborn.send("x"), ChannelClosed)
+        self.assertEqual(unborn.state, "dead")
+        self.reactor.settle()
+        self.assertNotIn(unborn, watcher.workers)
+
+    def test_watcherStoodStill(self) -> None:
+        """
+        Time in which the watcher itself stood still is not counted against a
+        worker that starts.
+        """
+        self.watcher(1, startTimeout=5.0)
+        self.play(1)
+        for _ in range(2):
+            self.reactor.advance(3600)
+            self.reactor.settle()
+        self.assertEqual(self.reactor.processes[0].signals, [])
+        self.reactor.elapse(1.5)
+        self.assertEqual(self.reactor.processes[0].signals, [STACKS_SIGNAL])
+
+    def test_readyTooLate(self) -> None:
+        """
+        A worker that becomes ready while it shows its stacks is ended all the
+        same, and for the reason that was given.
+        """
+        watcher = self.watcher(1, startTimeout=5.0)
+        worker = self.play(1)
+        self.reactor.elapse(5.5)
+        worker.say(commands.Ready)
+        self.reactor.elapse(1.0)
+        error = self.failureResultOf(watcher.whenReady(), StartFailed).value
+        self.assertIn("--start-timeout", str(error))
+
+    def test_othersNeverReady(self) -> None:
+        """
+        Whoever waits for all workers is told when those of a slot keep dying;
+        the others serve on.
+        """
+        watcher = self.watcher(2)
+        ready = watcher.whenReady()
+        [first] = self.becomeReady(1)
+        for number in range(2, 7):
+            while len(self.reactor.processes) < number:
+                self.reactor.elapse(0.05, 0.05)
+            self.play(number).end(1)
+        error = self.failureResultOf(ready, CrashLooping).value
+        self.assertIn("slot 1", str(error))
+        self.assertFalse(first.terminated)
+
+    def test_otherVersion(self) -> None:
+        """
+        A worker with another version of this package says what to do.
+        """
+        self.watcher(1)
+        self.play(1).say(commands.Hello, pid=1, version="99")
+        self.assertEqual(self.logged("it was upgraded; stop the cluster"), 1)
+
+    def test_raisingPublisher(self) -> None:
+        """
+        An observer that raises does not harm the worker whose event it got.
+        """
+
+        def publisher(event: dict[str, Any]) -> None:
+            raise ValueError("broken observer")
+
+        watcher = self.watcher(1, publisher=publisher)
+        self.reactor.processes[0].emit(1, b"one\n")
+        self.reactor.settle()
+        self.becomeReady(1)
+        self.assertEqual([h.state for h in watcher.workers], ["ready"])
+        self.flushLoggedErrors(ValueError)
+
+    def test_ownDescriptorsStay(self) -> None:
+        """
+        A program's own inheritable sockets are none of its workers' business.
+        """
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        theirs.set_inheritable(True)
+        self.watcher(1)
+        self.assertEqual(set(self.reactor.processes[0].descriptors), {0, 1, 2, 3, 4})
+
     def test_once(self) -> None:
         """
         A watcher starts once, also after it has stopped.
@@ -308,14 +399,20 @@ class StartTests(WatcherTestCase):
         watcher = ClusterWatcher(self.reactor, "server.py", 1)
         self.failureResultOf(watcher.restart(), NotRunning)
         self.failureResultOf(watcher.scale(2), NotRunning)
+        ready = watcher.whenReady()
         self.successResultOf(watcher.stopService())
+        self.failureResultOf(ready, Stopped)
+
+        async def consume() -> None:
+            async for _ in watcher.messages():
+                pass
+
+        self.successResultOf(Deferred.fromCoroutine(consume()))
 
     def test_badBind(self) -> None:
         """
         An address that cannot be bound is told before any worker starts.
         """
-        import socket
-
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             watcher = ClusterWatcher(
@@ -474,6 +571,27 @@ class LifeTests(WatcherTestCase):
         self.assertEqual(self.reactor.processes[0].signals, [signal.SIGKILL])
         self.flushLoggedErrors()
 
+    def test_mute(self) -> None:
+        """
+        A worker that closes its channel and lives on is ended soon, with the
+        likely reasons.
+        """
+        self.watcher(2)
+        [first, _] = self.becomeReady(1, 2)
+        first.channel.discard()
+        self.reactor.elapse(1.5)
+        self.assertEqual(self.reactor.processes[0].signals, [signal.SIGKILL])
+        self.assertGreaterEqual(self.logged("closed all its descriptors"), 1)
+
+    def test_endsUnasked(self) -> None:
+        """
+        An end that nobody asked for is told from others, even with status 0.
+        """
+        self.watcher(1)
+        [first] = self.becomeReady(1)
+        first.end(0)
+        self.assertEqual(self.logged("status 0: the program ended by itself"), 1)
+
     def test_output(self) -> None:
         """
         Lines that the process prints arrive as events of that worker, the last
@@ -601,7 +719,7 @@ class RestartTests(WatcherTestCase):
         worker.end(1)
         error = self.failureResultOf(restarted, RestartFailed).value
         self.assertIn("SyntaxError\nline 3", str(error))
-        self.assertEqual(self.logged("the workers that served go on: SyntaxError"), 1)
+        self.assertEqual(self.logged("2 of 2 workers serve: SyntaxError"), 1)
         self.assertEqual([worker.terminated for worker in old], [False, False])
         self.reactor.elapse(60)
         self.assertEqual(len(self.reactor.processes), 3)
@@ -621,6 +739,42 @@ class RestartTests(WatcherTestCase):
         second.end(0)
         self.successResultOf(two)
         self.successResultOf(three)
+        self.assertEqual(len(self.reactor.processes), 3)
+
+    def test_repairedMeanwhile(self) -> None:
+        """
+        A restart does not wait for a pause.
+        """
+        watcher = self.watcher(1)
+        for number in range(1, 6):
+            while len(self.reactor.processes) < number:
+                self.reactor.elapse(0.05, 0.05)
+            [worker] = self.becomeReady(number)
+            worker.end(1)
+        restarted = watcher.restart()
+        self.assertEqual(len(self.reactor.processes), 6)
+        self.becomeReady(6)
+        self.successResultOf(restarted)
+        self.reactor.elapse(60)
+        self.assertEqual(len(self.reactor.processes), 6)
+
+    def test_oldDiesInAPause(self) -> None:
+        """
+        The death of an old worker while its slot pauses changes nothing about
+        the pause.
+        """
+        watcher = self.watcher(1)
+        [old] = self.becomeReady(1)
+        restarted = watcher.restart()
+        [new] = self.becomeReady(2)
+        new.end(1)
+        old.end(0)
+        self.assertNoResult(restarted)
+        while len(self.reactor.processes) < 3:
+            self.reactor.elapse(0.05, 0.05)
+        self.becomeReady(3)
+        self.successResultOf(restarted)
+        self.reactor.elapse(60)
         self.assertEqual(len(self.reactor.processes), 3)
 
     def test_stoppedMeanwhile(self) -> None:
@@ -650,6 +804,7 @@ class RestartTests(WatcherTestCase):
         second.end(0)
         self.successResultOf(fewer)
         self.assertRaises(InvalidWorkerCount, watcher.scale, 0)
+        self.successResultOf(watcher.scale(1))
 
 
 class MessageTests(WatcherTestCase):
@@ -661,8 +816,6 @@ class MessageTests(WatcherTestCase):
         """
         Messages come with the worker that sent them, which can be answered.
         """
-        from twisted.internet.defer import Deferred
-
         watcher = self.watcher(1)
         [worker] = self.becomeReady(1)
         received: list[WorkerMessage] = []

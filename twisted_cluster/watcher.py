@@ -12,7 +12,13 @@ from typing import Any, Optional, Union
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail
-from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    Logger,
+    LogLevel,
+    LogPublisher,
+    globalLogPublisher,
+)
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import (
@@ -34,11 +40,14 @@ from twisted_cluster.policy.fleet import Fleet
 from twisted_cluster.supervisor.cpus import availableCPUs
 from twisted_cluster.supervisor.crew import Crew, Events
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
-from twisted_cluster.supervisor.inherited import inheritedDescriptors
+from twisted_cluster.supervisor.inherited import (
+    InheritedDescriptors,
+    activatedDescriptors,
+)
 from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.outcomes import Outcomes
 from twisted_cluster.supervisor.process import ClusterReactor
 from twisted_cluster.supervisor.procfs import Credentials, processCredentials
-from twisted_cluster.supervisor.waiters import Waiters
 from twisted_cluster.worker import context
 
 
@@ -71,6 +80,7 @@ class ClusterWatcher(Service):
         gid: Optional[int] = None,
         exitOnCrashLoop: bool = False,
         check: bool = False,
+        inherited: Optional[InheritedDescriptors] = None,
         publisher: Optional[ILogObserver] = None,
     ) -> None:
         """
@@ -93,6 +103,8 @@ class ClusterWatcher(Service):
         @param uid: the user that workers become once they have started.
         @param gid: the group that workers become once they have started.
         @param exitOnCrashLoop: stop when workers keep dying early.
+        @param inherited: descriptors that workers get under the same numbers;
+            they stay the caller's.  By default, those of socket activation.
         @param check: load the target in one worker, and end.
         @param publisher: where the workers' log events go; by default, to all
             observers of this process.
@@ -125,10 +137,12 @@ class ClusterWatcher(Service):
             gid=gid,
         )
         self._binds = binds
+        self._inherited = inherited
         self._plan = Fleet(
             _checkedCount(availableCPUs() if workers is None else workers)
         )
         self._listeners = Listeners(backlog, reactor, self._rightsOf)
+        self._outcomes = Outcomes()
         self._inbox: Inbox[WorkerMessage] = Inbox("iterate over watcher.messages()")
         self._crew = Crew(
             reactor,
@@ -137,17 +151,16 @@ class ClusterWatcher(Service):
             Limits(startTimeout, heartbeatTimeout, shutdownTimeout),
             self._listeners,
             self._inbox,
-            globalLogPublisher if publisher is None else publisher,
-            Events(self._servesNow, self._restartEnded, self._settles, self._end),
+            globalLogPublisher if publisher is None else LogPublisher(publisher),
+            Events(
+                serving=self._serves,
+                restarted=self._restarted,
+                looping=self._outcomes.looping,
+                settled=self._outcomes.settled,
+                ended=self._end,
+            ),
             title=name,
             exitOnCrashLoop=exitOnCrashLoop,
-        )
-        self._serving = Waiters()
-        self._over = Waiters()
-        self._restart, self._nextRestart, self._settled = (
-            Waiters(),
-            Waiters(),
-            Waiters(),
         )
         self._bound = False
         self._started = False
@@ -169,10 +182,8 @@ class ClusterWatcher(Service):
             for description in self._binds:
                 self._listeners.bind(description)
         except Exception as error:
-            self._listeners.closeAll()
-            self._started = self._ended = True
-            self._serving.fail(error)
-            self._over.fail(error)
+            self._started = True
+            self._end(error)
             raise
 
     def startService(self) -> None:
@@ -192,7 +203,7 @@ class ClusterWatcher(Service):
         self._started = True
         super().startService()
         pid = os.getpid()
-        inherited = inheritedDescriptors(os.environ, pid)
+        inherited = self._inherited or activatedDescriptors(os.environ, pid)
         self._crew.start(
             msgspec.structs.replace(
                 self._settings, watcher=pid, listenDescriptors=inherited.listen
@@ -209,12 +220,11 @@ class ClusterWatcher(Service):
         """
         super().stopService()
         if not self._started:
-            self._started = self._ended = True
-            self._listeners.closeAll()
-            self._over.fire()
+            self._started = True
+            self._end(None)
         if not self._ended:
             self._crew.act(self._plan.stop())
-        return self._over.wait().addErrback(lambda _: None)
+        return self._outcomes.over.wait().addErrback(lambda _: None)
 
     def stopNow(self) -> None:
         """
@@ -243,16 +253,17 @@ class ClusterWatcher(Service):
     def whenReady(self) -> Deferred[None]:
         """
         A Deferred that fires when all workers serve for the first time.  It
-        fails with L{StartFailed}, or with L{Stopped}.
+        fails with L{StartFailed}; with L{CrashLooping}, when those of a slot
+        keep dying (the others serve on); or with L{Stopped}.
         """
-        return self._serving.wait()
+        return self._outcomes.serving.wait()
 
     def whenStopped(self) -> Deferred[None]:
         """
         A Deferred that fires when the cluster is no more.  It fails with
         L{StartFailed} or L{CrashLooping}, when the cluster ended for that.
         """
-        return self._over.wait()
+        return self._outcomes.over.wait()
 
     def restart(self) -> Deferred[None]:
         """
@@ -265,24 +276,24 @@ class ClusterWatcher(Service):
         """
         if not self._running():
             return fail(NotRunning("the cluster does not run: nothing to restart"))
-        waiters = self._nextRestart if self._plan.restarting else self._restart
-        waiter = waiters.wait()
-        self._crew.act(self._plan.restart())
+        waiter = self._outcomes.whenRestarted(self._plan.restarting)
+        self._crew.restart()
         return waiter
 
     def scale(self, workers: int) -> Deferred[None]:
         """
         Change the number of workers.
 
-        @return: a Deferred that fires when there are so many, all ready.  It
-            fails with L{Stopped}, L{NotRunning}.
+        @return: a Deferred that fires when there are as many as were asked for
+            last, all ready.  It fails with L{CrashLooping}, when those of a
+            slot keep dying; with L{Stopped}, L{NotRunning}.
         @raise InvalidWorkerCount: for a number that is not one or more.
         """
         _checkedCount(workers)
         if not self._running():
             return fail(NotRunning("the cluster does not run: nothing to scale"))
-        waiter = self._settled.wait()
-        self._crew.act(self._plan.scale(workers))
+        waiter = self._outcomes.whenScaled()
+        self._crew.scale(workers)
         return waiter
 
     @property
@@ -331,46 +342,36 @@ class ClusterWatcher(Service):
 
     # What becomes of the workers.
 
-    def _servesNow(self) -> None:
+    def _serves(self) -> None:
+        count = self._plan.desired
         self._log.info(
-            "{count} {serve} {addresses}",
-            count=self._plan.desired,
-            serve="worker serves" if self._plan.desired == 1 else "workers serve",
+            "{count} {workers} {addresses}",
+            count=count,
+            workers="worker serves" if count == 1 else "workers serve",
             addresses=", ".join(self.addresses) or "no address",
         )
-        self._serving.fire()
+        self._outcomes.serving.fire()
 
-    def _restartEnded(self, why: Optional[str]) -> None:
-        ended = self._restart
-        self._restart, self._nextRestart = self._nextRestart, Waiters()
+    def _restarted(self, why: Optional[str]) -> None:
         if why is None:
             self._log.info("the restart is done")
-            ended.fire()
+            self._outcomes.restarted(None)
         elif self._plan.stopping:
-            ended.fail(Stopped(why))
+            self._outcomes.restarted(Stopped(why))
         else:
             self._log.error(
-                "the restart has failed, and the workers that served go on: {why}",
+                "the restart has failed, {count} of {desired} workers serve: {why}",
+                count=self._plan.serving,
+                desired=self._plan.desired,
                 why=why,
             )
-            ended.fail(RestartFailed(why))
-
-    def _settles(self) -> None:
-        settled, self._settled = self._settled, Waiters()
-        settled.fire()
+            self._outcomes.restarted(RestartFailed(why))
 
     def _end(self, reason: Optional[Exception]) -> None:
         self._ended = True
         self._listeners.closeAll()
         self._inbox.close()
-        stopped = Stopped("the cluster was stopped")
-        self._serving.fail(reason or stopped)
-        for waiters in (self._restart, self._nextRestart, self._settled):
-            waiters.fail(stopped)
-        if reason is not None:
-            self._over.fail(reason)
-        else:
-            self._over.fire()
+        self._outcomes.ended(reason)
 
     def _running(self) -> bool:
         return self._started and not self._ended and not self._plan.stopping

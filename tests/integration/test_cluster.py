@@ -4,8 +4,15 @@ One program in many processes: the main job.
 
 from __future__ import annotations
 
+import socket
+
 from tests.integration.support import ClusterTestCase, answersOf, get, reactor, until
-from twisted_cluster.errors import AlreadyStarted, InvalidWorkerCount, UsageError
+from twisted_cluster.errors import (
+    AlreadyStarted,
+    InvalidWorkerCount,
+    StartFailed,
+    UsageError,
+)
 from twisted_cluster.watcher import ClusterWatcher
 
 SERVER = """
@@ -108,3 +115,78 @@ class OneProgram(ClusterTestCase):
         await watcher.scale(1).addTimeout(60, reactor)
         self.assertEqual([w.slot for w in watcher.workers], [0])
         self.assertRaises(InvalidWorkerCount, watcher.scale, 0)
+
+
+LATE = """
+import os
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+class Pid(Resource):
+    isLeaf = True
+    def render_GET(self, request):
+        return b"%d" % os.getpid()
+
+reactor.callLater(1.5, reactor.listenTCP, PORT, Site(Pid()), interface="127.0.0.1")
+reactor.run()
+"""
+
+CLOSES = "import os; os.closerange(3, 256)\n" + SERVER
+
+HASTY = """
+import os
+from twisted.internet import reactor
+from twisted_cluster import cluster
+
+if cluster.workerID() == 1:
+    cluster.shutdown()
+reactor.run()
+"""
+
+
+class OddPrograms(ClusterTestCase):
+    """
+    Programs that do things at odd times.
+    """
+
+    async def test_latePort(self) -> None:
+        """
+        A restart refuses nobody, also of a program that opens its port long
+        after it has started.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        program = self.program(LATE.replace("PORT", str(port)))
+        watcher = await self.serving(program, 1)
+        await until(lambda: watcher.addresses)
+        restarted = watcher.restart().addTimeout(60, reactor)
+        done: list[object] = []
+        restarted.addCallback(done.append)
+        pids = set()
+        while not done:
+            pids.add(await get(port))
+        pids.add(await get(port))
+        self.assertEqual(len(pids), 2)
+
+    async def test_closesDescriptors(self) -> None:
+        """
+        A program that closes the low descriptors, as daemons do, keeps its
+        channels.
+        """
+        watcher = await self.serving(self.program(CLOSES), 2)
+        port = portOf(watcher)
+        await answersOf(lambda: get(port), 2)
+
+    async def test_endsBeforeItRuns(self) -> None:
+        """
+        A worker that ends itself before its reactor runs does not run for long.
+        """
+        watcher = self.cluster(self.program(HASTY), 1, shutdownTimeout=20.0)
+        over = watcher.whenStopped().addTimeout(15, reactor)
+        try:
+            await over
+        except StartFailed as error:
+            self.assertIn("exited with status 0", str(error))
+        else:
+            self.fail("a worker that ended itself has not started")

@@ -126,8 +126,8 @@ class DeathTests(SynchronousTestCase):
         dead, or after a pause, and does not count as serving meanwhile.
         """
         self.assertEqual(self.fleet.leaving(2, pause=True), [])
-        self.assertEqual(self.fleet.scale(1), [])
-        self.fleet.scale(2)
+        self.assertEqual(self.fleet.scale(2), [])
+        self.assertEqual(self.fleet.serving, 1)
         self.assertEqual(self.fleet.died(2, "exited", False), [Spawn(3, 1, 1)])
         self.fleet.ready(3)
         self.assertEqual(self.fleet.leaving(3, pause=True), [])
@@ -203,6 +203,39 @@ class RestartTests(SynchronousTestCase):
             self.fleet.died(3, "exited", False), [RestartEnded("exited"), Settled()]
         )
 
+    def test_endsAPause(self) -> None:
+        """
+        A restart does not wait for the pause of a slot whose workers kept
+        dying: the program may have been repaired.
+        """
+        self.fleet.died(1, "exited", True)
+        self.assertEqual(self.fleet.restart(), [Spawn(3, 0, 2)])
+        self.assertEqual(self.fleet.ready(3), [Spawn(4, 1, 2)])
+
+    def test_givenUp(self) -> None:
+        """
+        A restart during which the workers of a slot keep dying fails, and says
+        why.
+        """
+        self.fleet.restart()
+        self.fleet.ready(3)
+        self.fleet.died(3, "exited", True)
+        self.assertEqual(
+            self.fleet.giveUpRestart("they keep dying"),
+            [RestartEnded("they keep dying"), Stop(4, "the restart has failed")],
+        )
+        self.assertEqual(self.fleet.giveUpRestart("again"), [])
+
+    def test_toldToStop(self) -> None:
+        """
+        The death of a worker that was told to stop leaves no slot empty: that
+        is its successor's affair.
+        """
+        self.fleet.restart()
+        self.fleet.ready(3)
+        self.fleet.died(3, "SIGKILL", True)
+        self.assertFalse(self.fleet.needs(1))
+
     def test_repaired(self) -> None:
         """
         After a failed restart, another replaces all old workers.
@@ -275,6 +308,16 @@ class ScaleTests(SynchronousTestCase):
         fleet.ready(2)
         self.assertEqual(fleet.scale(1), [Stop(2, "fewer workers are wanted")])
         self.assertEqual(fleet.died(2, "exited", False), [Settled()])
+
+
+    def test_same(self) -> None:
+        """
+        As many as there are already is settled at once.
+        """
+        fleet = Fleet(1)
+        fleet.start()
+        fleet.ready(1)
+        self.assertEqual(fleet.scale(1), [Settled()])
 
 
 class FleetMachine(RuleBasedStateMachine):

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from twisted_cluster.errors import UsageError
 from twisted_cluster.interfaces import IStartup
 from twisted_cluster.policy.readiness import Readiness
-from twisted_cluster.worker.reactor import chooseReactor, whenReactorRuns
+from twisted_cluster.worker.reactor import chooseReactor, followReactor
 from twisted_cluster.worker.startup import Startup
 
 
@@ -122,7 +122,7 @@ class ReactorTests(SynchronousTestCase):
         installed: list[Any] = []
         self.patch(main, "installReactor", installed.append)
         runs, stops, stopped = (lambda _: None), (lambda: None), (lambda: None)
-        undo = whenReactorRuns(runs, stops, stopped)
+        undo = followReactor(runs, stops, stopped)
         first, second = FakeReactor(), FakeReactor()
         main.installReactor(first)
         main.installReactor(second)

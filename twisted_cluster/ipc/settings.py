@@ -30,6 +30,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @ivar maxMessageSize: the most bytes that one message may take, encoded.
     @ivar logLevel: the name of the lowest L{twisted.logger.LogLevel} to relay.
     @ivar waitReady: whether the program says by itself when it is ready.
+    @ivar portless: seconds that the program runs without opening a port until
+        it counts as ready.
     @ivar check: load the target, say whether that worked, and leave.
     @ivar reactor: the short name of the reactor that C{default.install} is to
         install, or C{None} for Twisted's own choice.
@@ -51,6 +53,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     maxMessageSize: int = 256 * 1024 * 1024
     logLevel: str = "debug"
     waitReady: bool = False
+    portless: float = 1.0
     check: bool = False
     reactor: Optional[str] = None
     title: Optional[str] = None

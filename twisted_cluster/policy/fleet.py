@@ -133,6 +133,13 @@ class Fleet:
         return self._stopped
 
     @property
+    def serving(self) -> int:
+        """
+        How many workers are ready.
+        """
+        return sum(m.state == READY for m in self._members.values())
+
+    @property
     def restarting(self) -> bool:
         """
         Whether a restart is under way.
@@ -144,8 +151,10 @@ class Fleet:
         Whether the death of a worker would leave its slot empty.
         """
         member = self._members[worker]
-        return member.slot < self.desired and not any(
-            other.worker != worker for other in self._inSlot(member.slot)
+        return (
+            member.slot < self.desired
+            and (member.state != STOPPING or member.holdsSlot)
+            and not any(other.worker != worker for other in self._inSlot(member.slot))
         )
 
     def start(self) -> list[Action]:
@@ -215,16 +224,29 @@ class Fleet:
 
     def restart(self) -> list[Action]:
         """
-        Replace every worker by one of a new generation.
+        Replace every worker by one of a new generation; nothing pauses any
+        longer, since the program may have been repaired.
         """
         self._queued = True
+        self._pausing = {m.slot for m in self._members.values() if m.holdsSlot}
         return self._plan()
+
+    def giveUpRestart(self, why: str) -> list[Action]:
+        """
+        A slot's workers keep dying: a restart that is under way cannot end
+        well.
+        """
+        if not self._rolling:
+            return []
+        return [*self._endRestart(why), *self._plan()]
 
     def scale(self, desired: int) -> list[Action]:
         """
         Change the number of workers.
         """
         self.desired = desired
+        self._settled = False
+        self._pausing = {slot for slot in self._pausing if slot < desired}
         return self._plan()
 
     def stop(self) -> list[Action]:
@@ -280,12 +302,12 @@ class Fleet:
             if not self._members:
                 actions.append(self._spawn(0))
             return actions
-        for slot in range(self.desired):
-            if slot not in self._pausing and not self._inSlot(slot):
-                actions.append(self._spawn(slot))
         if self._queued and not self._rolling:
             self._queued, self._rolling = False, True
             self._generation += 1
+        for slot in range(self.desired):
+            if slot not in self._pausing and not self._inSlot(slot):
+                actions.append(self._spawn(slot))
         if self._rolling:
             actions.extend(self._planRestart())
         actions.extend(self._planNews())
@@ -299,7 +321,7 @@ class Fleet:
             (m for m in self._members.values() if m.slot >= self.desired),
             key=lambda member: -member.slot,
         )
-        spare = sum(m.state == READY for m in self._members.values()) - self.desired
+        spare = self.serving - self.desired
         actions: list[Action] = []
         for member in surplus:
             if member.state == STARTING or (member.state == READY and spare > 0):

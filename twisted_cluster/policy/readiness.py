@@ -4,8 +4,8 @@ When a worker may be called ready.
 A service says so itself: it has started, and what it began to listen on is
 open.  A program (a script, a module) cannot, so it is watched: its reactor
 runs, it has opened a port and for L{QUIET} seconds no other, or it has run for
-L{PORTLESS} seconds without opening any.  With C{--wait-ready} neither counts,
-and the program calls C{cluster.ready()}.
+some seconds (L{PORTLESS}, if nobody knows better) without opening any.  With
+C{--wait-ready} neither counts, and the program calls C{cluster.ready()}.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ class Readiness:
     What is known of one worker's start.
 
     @ivar waitReady: whether only L{saysReady} counts.
+    @ivar portless: seconds without a port after which a program is ready.
     @ivar isService: whether the target is a service, which reports that it
         has started.
     """
 
     waitReady: bool
     isService: bool
+    portless: float = PORTLESS
     _running: Optional[float] = attrs.field(default=None, init=False)
     _opened: Optional[float] = attrs.field(default=None, init=False)
     _started: bool = attrs.field(default=False, init=False)
@@ -95,7 +97,7 @@ class Readiness:
         if self.isService:
             return Now() if self._started else NotYet()
         if self._opened is None:
-            left = self._running + PORTLESS - now
+            left = self._running + self.portless - now
         else:
             left = max(self._opened, self._running) + QUIET - now
         return Now() if left <= 0 else LookAgain(left)

@@ -8,6 +8,7 @@ from typing import Protocol as Shape
 
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.protocol import ControlProtocol
+from twisted_cluster.supervisor.workerlog import WorkerLog
 
 
 class Hearer(Shape):
@@ -21,7 +22,7 @@ class Hearer(Shape):
 
     def announcedStop(self) -> None: ...
 
-    def eventsReceived(self, data: bytes, more: bool, dropped: int) -> None: ...
+    def greeted(self, version: str) -> None: ...
 
 
 class WatcherProtocol(ControlProtocol):
@@ -29,15 +30,17 @@ class WatcherProtocol(ControlProtocol):
     Hears what a worker says on its control channel.
     """
 
-    def __init__(self, worker: Hearer) -> None:
+    def __init__(self, worker: Hearer, log: WorkerLog) -> None:
         super().__init__()
         self._worker = worker
+        self._log = log
 
     @commands.Hello.responder
     def hello(self, pid: int, version: str) -> dict[str, object]:
         """
         The worker's bootstrap runs.
         """
+        self._worker.greeted(version)
         return {}
 
     @commands.Ready.responder
@@ -69,5 +72,5 @@ class WatcherProtocol(ControlProtocol):
         """
         Take over a piece of a batch of log events.
         """
-        self._worker.eventsReceived(data, more, dropped)
+        self._log.eventsReceived(data, more, dropped)
         return {}

@@ -8,7 +8,7 @@ and what the plan answers is done here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import attrs
 import msgspec
@@ -23,7 +23,8 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy import fleet
 from twisted_cluster.policy.backoff import exponentialBackoff
-from twisted_cluster.policy.restarts import CrashLoop, RestartPolicy
+from twisted_cluster.policy.readiness import PORTLESS
+from twisted_cluster.policy.restarts import CrashLoop, Respawn, RestartPolicy
 from twisted_cluster.supervisor.death import Death, foundAddressTaken
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.listeners import Listeners
@@ -38,6 +39,8 @@ _HEALTHY_AFTER = 5.0
 """Seconds of life after which a death is no early one."""
 _MOST_DEATHS = 5
 """Early deaths in a row that make a crash loop."""
+_LATE_PORT = 30.0
+"""Seconds in which a replacement is expected to open a port, as others did."""
 _COMPLAIN_EVERY = 60.0
 """Seconds between two complaints about a crash loop."""
 
@@ -49,12 +52,15 @@ class Events:
 
     @ivar serving: every slot has its first worker.
     @ivar restarted: a restart is over; why it failed, or L{None}.
+    @ivar looping: the workers of a slot keep dying, so that nothing that
+        everybody has to be ready for can be waited for; which and why.
     @ivar settled: every slot has its worker, and there are no others.
     @ivar ended: no worker is left; what was wrong, or L{None}.
     """
 
     serving: Callable[[], None]
     restarted: Callable[[Optional[str]], None]
+    looping: Callable[[str], None]
     settled: Callable[[], None]
     ended: Callable[[Optional[Exception]], None]
 
@@ -115,6 +121,21 @@ class Crew:
         self._settings = settings
         self._inherited = inherited
         self.act(self._plan.start())
+
+    def restart(self) -> None:
+        """
+        Replace all workers, and wait for nothing before that.
+        """
+        self._endPauses()
+        self.act(self._plan.restart())
+
+    def scale(self, workers: int) -> None:
+        """
+        Change the number of workers.
+        """
+        for slot in [slot for slot in self._pauses if slot >= workers]:
+            self._pauses.pop(slot).cancel()
+        self.act(self._plan.scale(workers))
 
     def kill(self, why: str) -> None:
         """
@@ -188,19 +209,14 @@ class Crew:
                 )
         if self.handles and not death.wasReady and foundAddressTaken(why):
             self._hint()
-        delay = 0.0
+        decision: Union[Respawn, CrashLoop] = Respawn(0.0)
         if self._plan.needs(worker.id):
-            delay = self._pauseAfter(worker.slot, death.lifetime)
-        self.act(self._plan.died(worker.id, why, delay > 0))
-        if delay > 0 and not self._plan.stopping:
-            self._log.info(
-                "slot {slot} gets its next worker in {delay:.1f} s",
-                slot=worker.slot,
-                delay=delay,
-            )
-            self._pauses[worker.slot] = self._reactor.callLater(
-                delay, self._resume, worker.slot
-            )
+            decision = self._policyOf(worker.slot).workerDied(death.lifetime)
+        self.act(self._plan.died(worker.id, why, decision.delay > 0))
+        if isinstance(decision, CrashLoop):
+            self._crashLoops(worker.slot, decision.deaths, why)
+        if decision.delay > 0 and not self._plan.stopping:
+            self._pause(worker.slot, decision.delay)
 
     def _hint(self) -> None:
         if not self._hinted:
@@ -218,24 +234,33 @@ class Crew:
             self._policies[slot] = policy
         return policy
 
-    def _pauseAfter(self, slot: int, lifetime: float) -> float:
-        decision = self._policyOf(slot).workerDied(lifetime)
-        if isinstance(decision, CrashLoop):
-            self._crashLoops(slot, decision.deaths)
-        return decision.delay
+    def _pause(self, slot: int, delay: float) -> None:
+        self._log.info(
+            "slot {slot} gets its next worker in {delay:.1f} s", slot=slot, delay=delay
+        )
+        self._pauses[slot] = self._reactor.callLater(delay, self._resume, slot)
 
     def _resume(self, slot: int) -> None:
         del self._pauses[slot]
         self.act(self._plan.resume(slot))
 
-    def _crashLoops(self, slot: int, deaths: int) -> None:
+    def _endPauses(self) -> None:
+        pauses, self._pauses = self._pauses, {}
+        for pause in pauses.values():
+            pause.cancel()
+
+    def _crashLoops(self, slot: int, deaths: int, why: str) -> None:
         text = f"the workers of slot {slot} keep dying: {deaths} early deaths in a row"
         if self._exitOnCrashLoop:
             self._reason = self._reason or CrashLooping(text)
             self.act(self._plan.stop())
-        elif self._reactor.seconds() - self._complained >= _COMPLAIN_EVERY:
+            return
+        if self._reactor.seconds() - self._complained >= _COMPLAIN_EVERY:
             self._complained = self._reactor.seconds()
             self._log.critical("{text}", text=text)
+        text = f"{text}, the last because {why}"
+        self.act(self._plan.giveUpRestart(text))
+        self._events.looping(text)
 
     # What the plan says.
 
@@ -261,9 +286,7 @@ class Crew:
                 self._listeners.settle()
                 self._events.settled()
             elif isinstance(action, fleet.Ended):
-                for pause in self._pauses.values():
-                    pause.cancel()
-                self._pauses.clear()
+                self._endPauses()
                 self._events.ended(self._reason)
 
     def _spawn(self, action: fleet.Spawn) -> None:
@@ -275,6 +298,7 @@ class Crew:
             worker=action.worker,
             slot=action.slot,
             generation=action.generation,
+            portless=self._portless(),
             title=title,
         )
         handle = WorkerHandle(
@@ -291,9 +315,17 @@ class Crew:
         try:
             handle.start(self._words, self._inherited)
         except OSError as error:
-            how = f"cannot be started: {error}"
-            death = Death(how, None, None, 0.0, wasReady=False, expected=False)
+            death = handle.neverStarted(error)
             self._reactor.callLater(0, self._bury, handle, death)
+
+    def _portless(self) -> float:
+        """
+        How long a worker may run without a port and not be ready: longer once
+        the cluster listens, since its program opens ports, if late.
+        """
+        if not self._listeners.addresses:
+            return PORTLESS
+        return max(PORTLESS, min(_LATE_PORT, self._limits.start / 2))
 
     def _introduce(self, handle: WorkerHandle) -> None:
         responder = self._responder

@@ -88,21 +88,24 @@ def explain(
     how: Exit,
     *,
     killedFor: Optional[str],
-    unexplained: bool,
+    unasked: bool,
+    wasReady: bool,
     lastLines: Sequence[str],
 ) -> str:
     """
     Say how a worker ended.
 
     @param killedFor: why the watcher killed it, if it did.
-    @param unexplained: whether it ended before it was ready, and had not said
-        why.
+    @param unasked: whether nobody told it to end, and it did not say why.
+    @param wasReady: whether it had served.
     @param lastLines: what it wrote to its stderr last.
     """
     if killedFor is not None:
         return f"{how}: {killedFor}"
-    if not unexplained:
+    if not unasked:
         return str(how)
+    if wasReady:
+        return f"{how}: the program ended by itself" if how.status == 0 else str(how)
     if how.status == 0:
         return (
             f"{how} before it was ready: the program ended by itself (if it goes to "

@@ -4,25 +4,21 @@ A worker as the watcher sees it: what it says, whether it answers, its end.
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 from typing import Protocol as Shape
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_cluster.errors import ProtocolError
+from twisted_cluster import __version__
 from twisted_cluster.interfaces import Data, IWorkerHandle, WorkerMessage
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
-from twisted_cluster.ipc.logs import MAX_EVENT, decodeRecords, lineRecord, toEvent
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
 from twisted_cluster.supervisor.control import WatcherProtocol
@@ -31,12 +27,13 @@ from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor, WorkerProcess
 from twisted_cluster.supervisor.procfs import isStopped
 from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
+from twisted_cluster.supervisor.timers import Timers
+from twisted_cluster.supervisor.workerlog import WorkerLog
 
 _SIGTERM, _SIGKILL = 15, 9
 _REAP_TIME = 1.0
 """Seconds that a process which has closed its channel has to end, before it is
 taken for one that only does not speak any more."""
-_MOST_PARTS = 2 * MAX_EVENT // commands.PIECE
 _STACKS_TIME = 1.0
 """Seconds that a hung worker has to write its stacks before it is killed."""
 
@@ -83,26 +80,23 @@ class WorkerHandle:
         listeners: Listeners,
         inbox: Inbox[WorkerMessage],
         publisher: ILogObserver,
-        time: Callable[[], float] = time.time,
     ) -> None:
         """
         @param settings: says who the worker is.
         @param inbox: where its messages go, with those of all others.
-        @param publisher: where its log events go.
-        @param time: gives the seconds since the epoch.
+        @param publisher: takes its log events, and never raises.
         """
         self._reactor: Any = reactor
         self._owner = owner
         self._settings = settings
         self._limits = limits
-        self._publisher = publisher
-        self._time = time
+        self._output = WorkerLog(settings.worker, settings.slot, publisher)
         self.id = settings.worker
         self.slot = settings.slot
         self.generation = settings.generation
         self.state = "starting"
         self.failing: Optional[Failing] = None
-        self._control = WatcherProtocol(self)
+        self._control = WatcherProtocol(self, self._output)
         self.conversation: Conversation[WorkerMessage] = Conversation(
             lambda: reactor,
             self._control.sendPiece,
@@ -116,16 +110,20 @@ class WorkerHandle:
         self._control.nonsense = self._nonsense
         self._control.lost = self._channelLost
         self._process = WorkerProcess(
-            reactor, self, self._control, ServerSocketProtocol(listeners, self.id)
+            reactor,
+            self._output.lineReceived,
+            self.exited,
+            self._control,
+            ServerSocketProtocol(listeners, self.id),
         )
         self._heartbeat = Heartbeat(limits.heartbeat, min(5.0, limits.heartbeat / 6))
-        self._timers: list[IDelayedCall] = []
-        self._parts: list[bytes] = []
-        self._lastLines: deque[str] = deque(maxlen=20)
+        self._timers = Timers(reactor)
         self._started = 0.0
         self._wasReady = False
         self._leaving = False
         self._told = False
+        self._doomed = False
+        self._brokeRules = False
         self._killedFor: Optional[str] = None
 
     def __repr__(self) -> str:
@@ -155,12 +153,26 @@ class WorkerHandle:
         """
         self._started = self._reactor.seconds()
         self._process.spawn(self._settings, words, inherited)
-        self._later(self._limits.start, self._notReady)
+        self._timers.limit(self._limits.start, self._notReady)
         self._log.info(
             "worker {id} started: slot {slot}, pid {pid}",
             id=self.id,
             slot=self.slot,
             pid=self.pid,
+        )
+
+    def neverStarted(self, error: OSError) -> Death:
+        """
+        The worker could not be spawned: end it as if it had been.
+        """
+        self._die()
+        return Death(
+            how=f"cannot be started: {error}",
+            status=None,
+            failing=None,
+            lifetime=0.0,
+            wasReady=False,
+            expected=False,
         )
 
     def stop(self, why: str) -> None:
@@ -209,11 +221,11 @@ class WorkerHandle:
         """
         The worker said that it serves.
         """
-        if self.state != "starting":
+        if self.state != "starting" or self._doomed:
             return
         self.state = "ready"
         self._wasReady = True
-        self._cancelTimers()
+        self._timers.cancel()
         self._log.info(
             "worker {id} is ready after {seconds:.2f} s",
             id=self.id,
@@ -221,6 +233,21 @@ class WorkerHandle:
         )
         self._tick()
         self._owner.workerReady(self)
+
+    def greeted(self, version: str) -> None:
+        """
+        The worker's bootstrap runs.
+
+        @param version: of this package, as the worker has it.
+        """
+        if version != __version__:
+            self._log.warn(
+                "worker {id} has twisted_cluster {theirs} and the watcher {ours}: "
+                "it was upgraded; stop the cluster and start it again",
+                id=self.id,
+                theirs=version,
+                ours=__version__,
+            )
 
     def hasFailed(self, stage: str, reason: str, traceback: str) -> None:
         """
@@ -237,40 +264,6 @@ class WorkerHandle:
             self._stopping()
             self._owner.workerLeaving(self)
 
-    def lineReceived(self, stream: str, line: str) -> None:
-        """
-        The worker's process wrote a line to its stdout or stderr.
-        """
-        if stream == "stderr":
-            self._lastLines.append(line)
-        self._publisher(
-            toEvent(lineRecord(stream, line, self._time()), self.id, self.slot)
-        )
-
-    def eventsReceived(self, data: bytes, more: bool, dropped: int) -> None:
-        """
-        A piece of a batch of log events has arrived.
-
-        @raise ProtocolError: when the batch is longer than any can be, or
-            cannot be decoded.
-        """
-        if dropped:
-            self._log.warn(
-                "worker {id} logs too fast: {dropped} events were dropped",
-                id=self.id,
-                dropped=dropped,
-            )
-        self._parts.append(data)
-        if len(self._parts) > _MOST_PARTS:
-            raise ProtocolError(f"a batch of events in over {_MOST_PARTS} pieces")
-        if more:
-            return
-        batch = b"".join(self._parts)
-        self._parts.clear()
-        if batch:
-            for record in decodeRecords(batch):
-                self._publisher(toEvent(record, self.id, self.slot))
-
     def exited(self, how: Exit) -> None:
         """
         The worker's process has ended.
@@ -279,14 +272,13 @@ class WorkerHandle:
         expected = (self._told and how.signal == _SIGTERM) or (
             (self._told or announced) and how.status == 0
         )
-        self._cancelTimers()
-        self.state = "dead"
-        self.conversation.close(f"worker {self.id} is gone")
+        self._die()
         text = explain(
             how,
             killedFor=self._killedFor,
-            unexplained=not (self._wasReady or self._told) and self.failing is None,
-            lastLines=self._lastLines,
+            unasked=not (self._told or announced) and self.failing is None,
+            wasReady=self._wasReady,
+            lastLines=self._output.lastLines,
         )
         self._owner.workerDied(
             self,
@@ -300,7 +292,13 @@ class WorkerHandle:
             ),
         )
 
+    def _die(self) -> None:
+        self._timers.cancel()
+        self.state = "dead"
+        self.conversation.close(f"worker {self.id} is gone")
+
     def _nonsense(self, failure: Failure) -> None:
+        self._brokeRules = True
         self._log.failure(
             "worker {id}: its control channel carried nonsense and is closed",
             failure,
@@ -311,7 +309,22 @@ class WorkerHandle:
         self.conversation.close(f"worker {self.id} is gone")
         if self.state in ("starting", "ready"):
             self._stopping()
-            self._later(_REAP_TIME, lambda: self._owner.workerLeaving(self))
+            self._timers.later(_REAP_TIME, self._isMute)
+
+    def _isMute(self) -> None:
+        self._owner.workerLeaving(self)
+        if not self._brokeRules:
+            why = (
+                "it had closed its control channel: it executed another program, "
+                "closed all its descriptors, or went to the background"
+            )
+            self._log.error(
+                "worker {id} (pid {pid}) is ended: {why}",
+                id=self.id,
+                pid=self.pid,
+                why=why,
+            )
+            self.kill(why)
 
     # Time.
 
@@ -333,7 +346,7 @@ class WorkerHandle:
         elif isinstance(decision, Hung):
             self._hangs(decision.seconds)
             return
-        self._later(self._heartbeat.interval, self._tick)
+        self._timers.later(self._heartbeat.interval, self._tick)
 
     def _hangs(self, seconds: float) -> None:
         stopped = self.pid is not None and isStopped(self.pid)
@@ -362,31 +375,20 @@ class WorkerHandle:
         )
 
     def _dumpAndKill(self, why: str, stopped: bool) -> None:
-        self._killedFor = why
+        self._doomed = True
         if not stopped:
             self._process.signal(STACKS_SIGNAL)
-        self._later(0.0 if stopped else _STACKS_TIME, lambda: self.kill(why))
+        self._timers.later(0.0 if stopped else _STACKS_TIME, lambda: self.kill(why))
 
     def _stopping(self) -> None:
         if self.state in ("stopping", "dead"):
             return
-        self._cancelTimers()
+        self._timers.cancel()
         self.state = "stopping"
         limit = self._limits.shutdown
-        self._later(
-            limit,
-            lambda: self.kill(f"it did not stop within {limit:g} s"),
+        self._timers.limit(
+            limit, lambda: self.kill(f"it did not stop within {limit:g} s")
         )
-
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        self._timers = [timer for timer in self._timers if timer.active()]
-        self._timers.append(self._reactor.callLater(seconds, call))
-
-    def _cancelTimers(self) -> None:
-        timers, self._timers = self._timers, []
-        for timer in timers:
-            if timer.active():
-                timer.cancel()
 
     # How things are sent.
 

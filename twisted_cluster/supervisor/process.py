@@ -8,10 +8,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
-from typing import Protocol as Shape
 
 import msgspec
 from twisted.internet.error import ProcessExitedAlready
@@ -44,16 +43,6 @@ class ClusterReactor(IReactorProcess, IReactorTime, IReactorFDSet):
     """
 
 
-class Listener(Shape):
-    """
-    Who hears what a process does.
-    """
-
-    def lineReceived(self, stream: str, line: str) -> None: ...
-
-    def exited(self, how: Exit) -> None: ...
-
-
 def interpreterFlags() -> list[str]:
     """
     The flags (C{-W}, C{-O}, C{-X} …) that this interpreter was started with.
@@ -73,16 +62,21 @@ class WorkerProcess(ProcessProtocol):
     def __init__(
         self,
         reactor: ClusterReactor,
-        listener: Listener,
+        lineReceived: Callable[[str, str], None],
+        exited: Callable[[Exit], None],
         control: Receiver,
         sockets: Receiver,
     ) -> None:
         """
+        @param lineReceived: called with C{stdout} or C{stderr} and each line.
+        @param exited: called once, when the process has ended and all that it
+            wrote has been read.
         @param control: the protocol of the control channel.
         @param sockets: the protocol of the server-socket channel.
         """
         self._reactor: Any = reactor
-        self._listener = listener
+        self._lineReceived = lineReceived
+        self._exited = exited
         self._control = control
         self._sockets = sockets
         self._transports: list[UNIXTransport] = []
@@ -162,7 +156,7 @@ class WorkerProcess(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         """
-        Read what is left, then tell the listener how the process ended.
+        Read what is left, then tell how the process ended.
         """
         self._process = None
         for reader in self._readers:
@@ -171,11 +165,11 @@ class WorkerProcess(ProcessProtocol):
             transport.drain()
         self._close()
         value: Any = reason.value
-        self._listener.exited(Exit(value.exitCode, value.signal))
+        self._exited(Exit(value.exitCode, value.signal))
 
     def _reader(self, descriptor: int, stream: str) -> LineReader:
         def received(line: str) -> None:
-            self._listener.lineReceived(stream, line)
+            self._lineReceived(stream, line)
 
         return LineReader(self._reactor, descriptor, received, lambda: None)
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import fcntl
 import os
+import resource
 import signal
 import socket
 import sys
 import traceback
 from typing import Any, NoReturn
 
+import msgspec
 from twisted.logger import LogLevel
 
+from twisted_cluster import __version__
 from twisted_cluster.errors import (
     TargetError,
     TargetLoadError,
@@ -34,22 +38,24 @@ from twisted_cluster.worker.launch import checkTarget, runTarget
 from twisted_cluster.worker.link import Link
 from twisted_cluster.worker.orphan import Orphanage
 from twisted_cluster.worker.ports import installPorts
-from twisted_cluster.worker.reactor import chooseReactor, whenReactorRuns
+from twisted_cluster.worker.reactor import chooseReactor, followReactor
 from twisted_cluster.worker.relay import installRelay
 from twisted_cluster.worker.socketclient import SocketClient
 from twisted_cluster.worker.startup import Startup
 from twisted_cluster.worker.stdio import installStreams
 from twisted_cluster.worker.target import Target, parseTarget
 
+_HIGH = 512
+"""Where the channels' descriptors go: above what programs close in a loop."""
+
 
 def main() -> NoReturn:
     """
     Be a worker, with the settings and the target on the command line.
     """
-    settings = WorkerSettings.fromArgument(sys.argv[1])
+    settings = _prepareDescriptors(_readSettings(sys.argv[1]))
     words = sys.argv[2:]
     _leaveSession()
-    _prepareDescriptors(settings)
     _prepareSignals()
     installStreams()
     worker = _becomeWorker(settings)
@@ -66,6 +72,16 @@ def main() -> NoReturn:
     _end(worker, None)
 
 
+def _readSettings(argument: str) -> WorkerSettings:
+    try:
+        return WorkerSettings.fromArgument(argument)
+    except msgspec.MsgspecError as error:
+        sys.exit(
+            f"twisted_cluster {__version__} cannot be a worker of this watcher "
+            f"({error}): it was upgraded; stop the cluster and start it again"
+        )
+
+
 def _leaveSession() -> None:
     """
     Keep what a terminal sends its foreground processes away from this one.
@@ -76,15 +92,34 @@ def _leaveSession() -> None:
         pass
 
 
-def _prepareDescriptors(settings: WorkerSettings) -> None:
+def _prepareDescriptors(settings: WorkerSettings) -> WorkerSettings:
     """
-    Keep the channels from whatever the program will execute, and make what a
-    service manager passed to the watcher valid here.
+    Keep the channels from whatever the program will execute, and out of the way
+    of one that closes the low descriptors; make what a service manager passed
+    to the watcher valid here.
+
+    @return: the settings, with the channels' new numbers.
     """
-    os.set_inheritable(settings.control, False)
-    os.set_inheritable(settings.sockets, False)
     if settings.listenDescriptors:
         os.environ["LISTEN_PID"] = str(os.getpid())
+    return msgspec.structs.replace(
+        settings, control=_lift(settings.control), sockets=_lift(settings.sockets)
+    )
+
+
+def _lift(descriptor: int) -> int:
+    """
+    Move a descriptor up, and make it close-on-exec.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = _HIGH if limit == resource.RLIM_INFINITY else min(_HIGH, limit - 8)
+    try:
+        lifted = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+    except OSError:
+        os.set_inheritable(descriptor, False)
+        return descriptor
+    os.close(descriptor)
+    return lifted
 
 
 def _prepareSignals() -> None:
@@ -104,7 +139,7 @@ def _becomeWorker(settings: WorkerSettings) -> context.Worker:
     installRelay(link, LogLevel.lookupByName(settings.logLevel))
     atexit.register(link.detach)
     startup = Startup(
-        Readiness(waitReady=settings.waitReady, isService=False),
+        Readiness(settings.waitReady, isService=False, portless=settings.portless),
         link.ready,
         link.failed,
     )
@@ -134,12 +169,12 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
         chooseReactor(settings.reactor)
 
     def reactorRuns(reactor: Any) -> None:
-        worker.reactor = reactor
         link.attach(reactor)
         orphanage.attach(reactor)
         startup.reactorRuns(reactor)
+        worker.reactorRuns(reactor)
 
-    whenReactorRuns(reactorRuns, worker.reactorStops, link.detach)
+    followReactor(reactorRuns, worker.reactorStops, link.detach)
     if settings.title is not None:
         _setTitle(settings.title)
 

@@ -58,6 +58,14 @@ class Worker:
         if reactor is not None and reactor.running and not _isStopping(reactor):
             reactor.stop()
 
+    def reactorRuns(self, reactor: Any) -> None:
+        """
+        The reactor runs; if the worker has begun to leave before, not for long.
+        """
+        self.reactor = reactor
+        if self.stopping:
+            self.stop(asked=True)
+
     def reactorStops(self) -> None:
         """
         The reactor shuts down, for whatever reason.

@@ -19,7 +19,7 @@ from twisted.python.reflect import namedAny
 from twisted_cluster.errors import UsageError
 
 
-def whenReactorRuns(
+def followReactor(
     runs: Callable[[Any], None],
     stops: Callable[[], None],
     stopped: Callable[[], None],
