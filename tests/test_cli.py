@@ -391,14 +391,19 @@ class RunTests(SynchronousTestCase):
 
     def test_check(self) -> None:
         """
-        A check says on standard output that the target loads, and nothing
-        else; no pid file is needed.
+        A check says on standard output that the target loads, or how far it
+        got without running it, and nothing else; no pid file is needed.
         """
         (self.directory / "app.pid").write_text(f"{os.getpid()}\n")
-        process = self.start("--check --pid-file app.pid app.tac --port 80")
-        self.assertEqual(
-            self.finished(process), (0, "ok: app.tac --port 80 loads\n", "")
-        )
+        (self.directory / "app.tac").touch()
+        for target, shown in (
+            ("app.tac --port 80", "loads"),
+            ("package.module:callable", "loads"),
+            ("./script.py", "compiles"),
+            ("-m module", "is found"),
+        ):
+            process = self.start(f"--check --pid-file app.pid {target}")
+            self.assertEqual(self.finished(process), (0, f"ok: {target} {shown}\n", ""))
 
     def test_checkFailed(self) -> None:
         """

@@ -95,7 +95,8 @@ class RunOptions(tap.BaseOptions):
                 ),
                 Option(
                     "check",
-                    "Load the target in a worker, say whether that worked, and exit.",
+                    "Load the target in a worker, say whether that worked, and exit. "
+                    "Nothing is bound.",
                 ),
             ],
         ),
@@ -201,11 +202,8 @@ def _runReactor(
 ) -> int:
     from twisted.internet import reactor as _reactor
 
-    if factory is None or checkTarget is None:
-        from twisted_cluster import check, watcher
+    from twisted_cluster import check, watcher
 
-        factory = factory or watcher.ClusterWatcher
-        checkTarget = checkTarget or check.checkTarget
     reactor: Any = _reactor
     arguments = config.watcherArguments()
     target = config["target"]
@@ -214,14 +212,19 @@ def _runReactor(
     if config["check"]:
         reactor.callWhenRunning(
             this.check,
-            partial(checkTarget, reactor, target, **arguments),
-            f"ok: {shlex.join(target)} loads",
+            partial(checkTarget or check.checkTarget, reactor, target, **arguments),
+            lambda: f"ok: {shlex.join(target)} {check.shown(target)}",
         )
     else:
         tap.setTitle(config["name"])
-        reactor.callWhenRunning(
-            this.start, partial(factory, reactor, target, config.workers, **arguments)
+        make = partial(
+            factory or watcher.ClusterWatcher,
+            reactor,
+            target,
+            config.workers,
+            **arguments,
         )
+        reactor.callWhenRunning(this.start, make)
     reactor.run()
     return this.status
 

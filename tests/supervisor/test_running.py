@@ -202,7 +202,7 @@ class ClusterRunTests(SynchronousTestCase):
         """
         stdout = StringIO()
         self.patch(sys, "stdout", stdout)
-        self.run_.check(lambda: succeed(None), "ok: it loads")
+        self.run_.check(lambda: succeed(None), lambda: "ok: it loads")
         self.assertOver(0)
         self.assertEqual(stdout.getvalue(), "ok: it loads\n")
 
@@ -212,7 +212,7 @@ class ClusterRunTests(SynchronousTestCase):
         traceback is in the log.
         """
         checking: Deferred[None] = Deferred()
-        self.run_.check(lambda: checking, "ok")
+        self.run_.check(lambda: checking, lambda: "ok")
         self.assertFalse(self.reactor.stopping)
         checking.errback(TargetLoadError("no module x", "Traceback …"))
         self.assertOver(4, "no module x")
@@ -234,7 +234,7 @@ class ClusterRunTests(SynchronousTestCase):
         def check() -> Deferred[None]:
             raise InsideWorker("in a worker")
 
-        self.run_.check(check, "ok")
+        self.run_.check(check, lambda: "ok")
         self.assertOver(1, "in a worker")
 
     def test_checkInterrupted(self) -> None:
@@ -242,7 +242,7 @@ class ClusterRunTests(SynchronousTestCase):
         A check that was interrupted did not find the target good.
         """
         checking: Deferred[None] = Deferred()
-        self.run_.check(lambda: checking, "ok")
+        self.run_.check(lambda: checking, lambda: "ok")
         self.reactor.stop()
         self.assertOver(4)
 

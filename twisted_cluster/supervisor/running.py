@@ -127,20 +127,22 @@ class ClusterRun:
         handlers.install()
         self._reactor.addSystemEventTrigger("after", "shutdown", handlers.uninstall)
 
-    def check(self, check: Callable[[], Deferred[None]], success: str) -> None:
+    def check(
+        self, check: Callable[[], Deferred[None]], success: Callable[[], str]
+    ) -> None:
         """
         Check a target.  To be called by the running reactor.
 
         @param check: begins the check; what it returns is cancelled when the
             process is told to stop.
-        @param success: what to print when the target loads.
+        @param success: says what to print when nothing was wrong.
         """
         self.status = NOT_LOADED
         checking = maybeDeferred(check)
         self._stopWith(checking.cancel)
 
         def passed(result: None) -> None:
-            print(success, flush=True)
+            print(success(), flush=True)
             self._ended(None)
 
         checking.addCallbacks(passed, self._failed)
