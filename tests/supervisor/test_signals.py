@@ -6,9 +6,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_cluster.supervisor.signals import (
@@ -43,6 +50,7 @@ class SignalPolicyTests(SynchronousTestCase):
             signal.SIGUSR1: Action.RESTART,
             signal.SIGTTIN: Action.MORE,
             signal.SIGTTOU: Action.FEWER,
+            signal.SIGUSR2: Action.UNAVAILABLE,
         }.items():
             self.assertEqual(self.decide(number), [action])
 
@@ -77,7 +85,7 @@ class SignalPolicyTests(SynchronousTestCase):
         """
         Another signal means nothing.
         """
-        self.assertEqual(self.decide(signal.SIGUSR2), [Action.NOTHING])
+        self.assertEqual(self.decide(signal.SIGWINCH), [Action.NOTHING])
 
 
 class Recorder:
@@ -183,6 +191,22 @@ class SignalHandlersTests(SynchronousTestCase):
             self.recorder.done,
             ["restart", "restart", "more", "fewer", "stop", "stopNow"],
         )
+
+    def test_unavailable(self) -> None:
+        """
+        USR2 ends nothing and does nothing, and the log says so, as a warning.
+        """
+        events: list[LogEvent] = []
+        observer = cast("ILogObserver", events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.installed()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        self.reactor.turn()
+        self.assertEqual(self.recorder.done, [])
+        [event] = events
+        self.assertEqual(event["log_level"], LogLevel.warn)
+        self.assertIn("SIGUSR2: not available", formatEvent(event))
 
     def test_uninstalled(self) -> None:
         """

@@ -5,6 +5,7 @@ What a signal to the watcher means.
   - QUIT: stop now
   - HUP, USR1: replace all workers
   - TTIN, TTOU: one worker more, one fewer
+  - USR2: elsewhere it replaces the watcher itself; here it is only survived
 
 Once stopping has begun, only what makes it faster is heard.  A library takes
 no signals: only the commands install these handlers.
@@ -32,6 +33,10 @@ class Action(Enum):
     RESTART = "restart"
     MORE = "one worker more"
     FEWER = "one worker fewer"
+    UNAVAILABLE = (
+        "not available in this version, nothing is done; HUP replaces the workers, "
+        "and to replace the watcher, stop and start it"
+    )
     NOTHING = "nothing"
 
 
@@ -75,6 +80,7 @@ SIGNALS: Final[Mapping[signal.Signals, Action]] = {
     signal.SIGUSR1: Action.RESTART,
     signal.SIGTTIN: Action.MORE,
     signal.SIGTTOU: Action.FEWER,
+    signal.SIGUSR2: Action.UNAVAILABLE,
 }
 
 
@@ -131,6 +137,7 @@ class SignalHandlers:
             Action.RESTART: actions.restart,
             Action.MORE: actions.more,
             Action.FEWER: actions.fewer,
+            Action.UNAVAILABLE: lambda: None,
             Action.NOTHING: lambda: None,
         }
 
@@ -170,7 +177,8 @@ class SignalHandlers:
         self._reactor.callFromThread(self._act, number, action)
 
     def _act(self, number: int, action: Action) -> None:
-        self._log.info(
+        log = self._log.warn if action is Action.UNAVAILABLE else self._log.info
+        log(
             "Received {name}: {action}.",
             name=signal.Signals(number).name,
             action=action.value,
