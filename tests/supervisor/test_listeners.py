@@ -49,12 +49,14 @@ class ListenersTests(SynchronousTestCase):
             self.clock,
             lambda worker: self.credentials,
             Logger(observer=self.events),
+            grace=60.0,
         )
 
         def closed() -> None:
             self.listeners.closeAll()
             self.assertEqual([], self.listeners.addresses)
             self.assertEqual(before, descriptors())
+            self.assertEqual([], self.clock.getDelayedCalls())
 
         self.addCleanup(closed)
 
@@ -190,6 +192,7 @@ class ListenersTests(SynchronousTestCase):
         for worker in (1, 2):
             self.listeners.workerGone(worker)
         self.listeners.settle()
+        self.clock.advance(60)
         self.assertEqual(Own(), self.ask(3, address, starting=False))
 
     def test_lastReleaseCloses(self) -> None:
@@ -239,6 +242,112 @@ class ListenersTests(SynchronousTestCase):
         self.assertIn(
             f"Closed {moved}: no worker listens on it any more", self.events.texts
         )
+
+    def leave(self, worker: int, *addresses: Address) -> None:
+        """
+        A worker leaves that listens on these.
+        """
+        self.listeners.workerStopping(worker)
+        for address in addresses:
+            self.listeners.release(worker, address)
+        self.listeners.workerGone(worker)
+
+    def test_waitsForLateOnes(self) -> None:
+        """
+        While there is a worker that has opened nothing yet, an unused socket
+        stays open for a grace period, together with the connections that wait
+        in it, and is there for a worker that wants it in that time.
+        """
+        address = self.freePort()
+        self.share(1, address)
+        self.leave(1, address)
+        self.listeners.settle([2])
+        with socket.create_connection((address.host, address.port), timeout=5):
+            self.clock.advance(59)
+            shared = self.share(2, address)
+            self.clock.advance(60)
+            shared.socket.accept()[0].close()
+        self.assertTrue(self.isOpen(address))
+        self.leave(2, address)
+        self.listeners.settle([3])
+        self.clock.advance(59)
+        self.assertTrue(self.isOpen(address))
+
+    def test_waitsNotForEver(self) -> None:
+        """
+        The grace begins when the fleet has settled with the socket unused, and
+        is not renewed when it settles again; then the socket is closed.
+        """
+        address = self.freePort()
+        self.share(1, address)
+        self.leave(1, address)
+        self.clock.advance(600)
+        self.listeners.settle([2])
+        self.clock.advance(30)
+        self.listeners.settle([2, 3])
+        self.assertTrue(self.isOpen(address))
+        self.clock.advance(30)
+        self.assertFalse(self.isOpen(address))
+        self.assertIn(
+            f"Closed {address}: no worker has listened on it for 60 seconds",
+            self.events.texts,
+        )
+        self.share(3, address)
+
+    def test_movedAtOnce(self) -> None:
+        """
+        A socket that was moved away from is not waited for: every worker has
+        opened another one, or it is so when the fleet settles again.
+        """
+        old, new = self.freePort(), self.freePort()
+        self.share(1, old)
+        self.leave(1, old)
+        self.share(2, new)
+        self.listeners.settle([2, 3])
+        self.assertTrue(self.isOpen(old))
+        self.share(3, new)
+        self.listeners.settle([2, 3])
+        self.assertEqual([str(new)], self.listeners.addresses)
+
+    def test_udpIsNoServerYet(self) -> None:
+        """
+        A worker that has opened UDP ports only may still be about to listen.
+        """
+        tcp = self.freePort()
+        self.share(1, tcp)
+        self.leave(1, tcp)
+        self.share(2, Address("udp", "127.0.0.1", tcp.port))
+        self.listeners.settle([2])
+        self.assertTrue(self.isOpen(tcp))
+
+    def test_openedLateBefore(self) -> None:
+        """
+        What the former workers opened late is given the grace, too: the new
+        ones, which have opened their other ports, will want it as late.
+        """
+        early, late = self.freePort(), self.freePort()
+        self.share(1, early)
+        self.share(1, late, starting=False, explicit=True)
+        self.leave(1, early, late)
+        self.share(2, early)
+        self.listeners.settle([2])
+        self.assertTrue(self.isOpen(late))
+        self.clock.advance(60)
+        self.assertEqual([str(early)], self.listeners.addresses)
+
+    def test_closedInTheGrace(self) -> None:
+        """
+        A worker that takes the socket and deliberately stops listening closes
+        it there and then.
+        """
+        address = self.freePort()
+        self.share(1, address)
+        self.leave(1, address)
+        self.listeners.settle([2])
+        self.share(2, address)
+        self.listeners.release(2, address)
+        self.assertFalse(self.isOpen(address))
+        self.clock.advance(60)
 
     def test_deathLeavesTheSocket(self) -> None:
         """
@@ -383,6 +492,7 @@ class ListenersTests(SynchronousTestCase):
         self.share(1, address)
         os.unlink(path)
         shared = self.share(2, address)
+        self.assertIn("send the watcher HUP", self.events.texts[-1])
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(5)
             client.connect(path)

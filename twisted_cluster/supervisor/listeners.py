@@ -13,8 +13,9 @@ The rules:
      any living worker has shared before.  All else is its own.
   4. A socket is closed when the last worker that uses it deliberately stops
      listening.  What a worker leaves behind that stops or dies does not count
-     until the fleet has settled: somebody is owed it.  What was bound by
-     C{--bind} stays until the end.
+     until the fleet has settled: somebody is owed it.  A worker that has opened
+     nothing yet is owed it a while longer, since it may open its ports late.
+     What was bound by C{--bind} stays until the end.
   5. A worker that has shed privileges gets nothing bound that it could not
      bind by itself.
 """
@@ -24,12 +25,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Optional
 
 import attrs
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from twisted_cluster.sockets.addresses import (
@@ -50,15 +51,16 @@ from twisted_cluster.supervisor.binding import (
     withRightsOf,
 )
 from twisted_cluster.supervisor.procfs import Credentials
+from twisted_cluster.supervisor.refusals import Refusals
 
 REMEMBERED: Final = 1024
 """
 How many addresses that a worker once shared are remembered while it lives.
 """
 
-QUIET: Final = 60.0
+GRACE: Final = 60.0
 """
-Seconds for which the same failure is not logged again.
+Seconds for which an unused socket waits for a worker that opens its ports late.
 """
 
 _Ephemeral = tuple[str, str, int]
@@ -77,12 +79,24 @@ class _Listener:
     @ivar pinned: whether it stays open without users.
     @ivar users: the ids of the workers that listen on it.
     @ivar ephemeral: as which request for port 0 it was made, if it was.
+    @ivar late: whether workers ask for it after their start.
+    @ivar expiry: closes it, unless it is used before.
     """
 
     bound: BoundSocket
     pinned: bool = False
     users: set[int] = attrs.field(factory=set)
     ephemeral: Optional[_Ephemeral] = None
+    late: bool = False
+    expiry: Optional[IDelayedCall] = None
+
+    def stays(self) -> None:
+        """
+        Call off what would close it.
+        """
+        expiry, self.expiry = self.expiry, None
+        if expiry is not None and expiry.active():
+            expiry.cancel()
 
 
 class Listeners:
@@ -96,11 +110,14 @@ class Listeners:
         clock: IReactorTime,
         credentials: Callable[[int], Optional[Credentials]] = _nobodyKnows,
         log: Optional[Logger] = None,
+        grace: float = GRACE,
     ) -> None:
         """
         @param backlog: how many connections may wait on a socket, at least.
         @param credentials: finds whose rights the worker of an id has now; it
             is only asked where this process is privileged.
+        @param grace: seconds that a socket which nobody uses is kept for workers
+            that have opened nothing yet.
         """
         self._backlog = backlog
         self._clock = clock
@@ -110,7 +127,9 @@ class Listeners:
         self._ephemeral: dict[_Ephemeral, Address] = {}
         self._known: dict[int, dict[Address, None]] = {}
         self._stopping: set[int] = set()
-        self._failures: dict[tuple[Address, int], float] = {}
+        self._serving: set[int] = set()
+        self._grace = grace
+        self._refusals = Refusals(clock, self._log)
 
     @property
     def addresses(self) -> list[str]:
@@ -175,10 +194,11 @@ class Listeners:
             try:
                 bound = self._bindFor(rights, wanted, listener, skt)
             except LockHeld as error:
-                return self._refuse(worker, wanted, 0, str(error))
+                refused = Refused(0, str(error))
+                return self._refusals.note(worker, wanted.address, refused, self._open)
             except OSError as error:
-                message = error.strerror or str(error)
-                return self._refuse(worker, wanted, error.errno or 0, message)
+                refused = Refused(error.errno or 0, error.strerror or str(error))
+                return self._refusals.note(worker, wanted.address, refused, self._open)
             if listener is None:
                 listener = self._add(bound)
                 if wanted.address.ephemeral:
@@ -187,11 +207,15 @@ class Listeners:
                 listener.bound.unlock()
                 listener.bound.socket.close()
                 listener.bound = bound
-            self._forgetFailures(wanted.address)
+            self._refusals.forget(wanted.address)
         else:
             skt.close()
             self._adjust(rights, wanted, listener.bound)
+        listener.stays()
         listener.users.add(worker)
+        listener.late = not request.starting
+        if wanted.address.kind != "udp":
+            self._serving.add(worker)
         if listener.ephemeral is None:
             self._remember(worker, listener.bound.address)
         return Shared(listener.bound.socket, listener.bound.address)
@@ -218,18 +242,38 @@ class Listeners:
         A worker is dead.  What it used stays open until L{settle}.
         """
         self._stopping.discard(worker)
+        self._serving.discard(worker)
         self._known.pop(worker, None)
         for listener in self._open.values():
             listener.users.discard(worker)
 
-    def settle(self) -> None:
+    def settle(self, workers: Iterable[int] = ()) -> None:
         """
         Everybody who is wanted is ready, and nobody is leaving or owed: close
-        what nobody uses.
+        what nobody uses.  At once, if every worker has opened a stream socket:
+        then they use others now.  But a worker that has opened none is perhaps
+        about to, as it may be to open again what was opened late before:
+        connections wait for it, for as long as the grace lasts.
+
+        @param workers: the workers that there are.
         """
+        late = not self._serving.issuperset(workers)
         for listener in list(self._open.values()):
-            if not listener.users and not listener.pinned:
+            if listener.users or listener.pinned:
+                continue
+            if not late and not listener.late:
                 self._close(listener, "no worker listens on it any more")
+            elif listener.expiry is None:
+                listener.expiry = self._clock.callLater(
+                    self._grace, self._expire, listener
+                )
+
+    def _expire(self, listener: _Listener) -> None:
+        self._close(
+            listener,
+            "no worker has listened on it for {grace:g} seconds",
+            grace=self._grace,
+        )
 
     def closeAll(self) -> None:
         """
@@ -239,7 +283,8 @@ class Listeners:
             self._close(listener, "the cluster stops")
         self._known.clear()
         self._stopping.clear()
-        self._failures.clear()
+        self._serving.clear()
+        self._refusals.clear()
 
     def _find(self, request: SocketRequest) -> Optional[_Listener]:
         address: Optional[Address] = request.wanted.address
@@ -264,7 +309,9 @@ class Listeners:
     ) -> BoundSocket:
         if old is not None:
             self._log.warn(
-                "Somebody removed the file of {address}: it is bound anew.",
+                "Somebody removed the file of {address}: it is bound anew.  Only "
+                "workers that listen from now on can be reached there; send the "
+                "watcher HUP, so that all are.",
                 address=wanted.address,
             )
             old.bound.unlock()
@@ -294,6 +341,7 @@ class Listeners:
         self._ephemeral[ephemeral] = listener.bound.address
 
     def _close(self, listener: _Listener, why: str, **values: object) -> None:
+        listener.stays()
         address = listener.bound.address
         del self._open[address]
         if listener.ephemeral is not None:
@@ -314,37 +362,6 @@ class Listeners:
         known[address] = None
         if len(known) > REMEMBERED:
             del known[next(iter(known))]
-
-    def _forgetFailures(self, address: Address) -> None:
-        for failure in [each for each in self._failures if each[0] == address]:
-            del self._failures[failure]
-
-    def _refuse(
-        self, worker: int, wanted: BindRequest, number: int, message: str
-    ) -> Refused:
-        address = wanted.address
-        now = self._clock.seconds()
-        for failure, since in list(self._failures.items()):
-            if now - since >= QUIET:
-                del self._failures[failure]
-        if (address, number) not in self._failures:
-            self._failures[address, number] = now
-            self._log.warn(
-                "Cannot listen on {address}, which worker {worker} asks for: "
-                "{message}{hint}",
-                address=address,
-                worker=worker,
-                message=message,
-                hint=self._hint(address, number),
-            )
-        return Refused(number, message)
-
-    def _hint(self, address: Address, number: int) -> str:
-        if number == errno.EADDRINUSE and address.kind != "unix":
-            for other in self._open:
-                if other.kind == address.kind and other.port == address.port:
-                    return f" (the cluster itself listens on {other})"
-        return ""
 
 
 def _ephemeralOf(request: SocketRequest) -> _Ephemeral:
