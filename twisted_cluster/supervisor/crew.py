@@ -283,7 +283,7 @@ class Crew:
             elif isinstance(action, fleet.RestartEnded):
                 self._events.restarted(action.why)
             elif isinstance(action, fleet.Settled):
-                self._listeners.settle()
+                self._listeners.settle(list(self.handles))
                 self._events.settled()
             elif isinstance(action, fleet.Ended):
                 self._endPauses()
