@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -236,6 +237,7 @@ class RunTests(SynchronousTestCase):
         setup: str = "pass",
         start: str = "pass",
         check: str = "return succeed(None)",
+        descriptors: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
         """
         Start the command; it is killed when the test ends.
@@ -246,6 +248,7 @@ class RunTests(SynchronousTestCase):
             [sys.executable, str(script), *line.split()],
             cwd=self.directory,
             env={**os.environ, "PYTHONPATH": ROOT, "NO_COLOR": "1"},
+            pass_fds=descriptors,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -310,6 +313,21 @@ class RunTests(SynchronousTestCase):
         self.awaitLine(process, "restarting")
         process.send_signal(signal.SIGINT)
         self.assertEqual(self.finished(process)[0], 0)
+
+    def test_inherited(self) -> None:
+        """
+        Workers get the sockets that the process was started with.
+        """
+        passed = socket.socket()
+        self.addCleanup(passed.close)
+        process = self.start(
+            "web",
+            setup="self.passed = kwargs['inherited'].descriptors",
+            start="Logger().info('passed: {all}', all=self.passed)",
+            descriptors=[passed.fileno()],
+        )
+        line = self.awaitLine(process, "passed: ")
+        self.assertIn(f"passed: ({passed.fileno()},)", line)
 
     def test_startFailed(self) -> None:
         """

@@ -24,6 +24,7 @@ import twisted_cluster
 from tests.doubles import FakeWatcher
 from twisted_cluster import tap
 from twisted_cluster.errors import StartFailed
+from twisted_cluster.supervisor.inherited import inheritedDescriptors
 from twisted_cluster.supervisor.signals import SIGNALS
 
 ROOT = str(Path(twisted_cluster.__file__).parent.parent)
@@ -308,23 +309,14 @@ class ClusterServiceTests(SynchronousTestCase):
         self.watcher.startError = CannotListenError("", 80, OSError(13, "denied"))
         self.assertRaises(CannotListenError, self.service.startService)
 
-    def test_daemon(self) -> None:
-        """
-        What a service manager passed to twistd is the daemon's; what it passed
-        to another process is not.
-        """
-        self.patch(os, "environ", {"LISTEN_PID": str(os.getpid())})
-        self.patch(os, "getpid", lambda: 4711)
-        self.service.privilegedStartService()
-        self.assertEqual(os.environ["LISTEN_PID"], "4711")
-        os.environ["LISTEN_PID"] = "1"
-        self.service.privilegedStartService()
-        self.assertEqual(os.environ["LISTEN_PID"], "1")
-
     def test_made(self) -> None:
         """
-        The service is made of the options, and starts nothing yet.
+        The service is made of the options, and starts nothing yet.  Workers get
+        the sockets that this process was started with.
         """
+        passed = socket.socket()
+        self.addCleanup(passed.close)
+        passed.set_inheritable(True)
         options = tap.Options()
         options.parseOptions(["-w", "3", "web", "--path=."])
         made: list[FakeWatcher] = []
@@ -337,7 +329,10 @@ class ClusterServiceTests(SynchronousTestCase):
         [watcher] = made
         args, kwargs = watcher.arguments
         self.assertEqual(args[1:], (["web", "--path=."], 3))
+        inherited = kwargs.pop("inherited")
         self.assertEqual(kwargs, options.watcherArguments())
+        self.assertEqual(inherited, inheritedDescriptors(os.environ, os.getpid()))
+        self.assertIn(passed.fileno(), inherited.descriptors)
         self.assertEqual(watcher.calls, [])
         self.assertIsInstance(service, tap.ClusterService)
 

@@ -30,6 +30,10 @@ from twisted_cluster.errors import PIDFileError
 from twisted_cluster.supervisor import coercions, options
 from twisted_cluster.supervisor.actions import Watcher, summary
 from twisted_cluster.supervisor.commandline import Group, Option
+from twisted_cluster.supervisor.inherited import (
+    InheritedDescriptors,
+    inheritedDescriptors,
+)
 from twisted_cluster.supervisor.logfile import LogFile
 from twisted_cluster.supervisor.pidfile import PIDFile
 from twisted_cluster.supervisor.running import (
@@ -163,6 +167,7 @@ def run(
         unless given.
     @return: the exit status.
     """
+    inherited = inheritedDescriptors(os.environ, os.getpid())
     config = RunOptions()
     try:
         config.parseOptions(argv)
@@ -191,11 +196,12 @@ def run(
                 tell(f"--pid-file: {error}")
                 return CONFIGURATION
             atEnd.callback(pidFile.release)
-        return _runReactor(config, factory, checkTarget, tell)
+        return _runReactor(config, inherited, factory, checkTarget, tell)
 
 
 def _runReactor(
     config: RunOptions,
+    inherited: InheritedDescriptors,
     factory: Optional[Callable[..., Watcher]],
     checkTarget: Optional[Callable[..., Deferred[None]]],
     tell: Callable[[str], None],
@@ -205,7 +211,7 @@ def _runReactor(
     from twisted_cluster import check, watcher
 
     reactor: Any = _reactor
-    arguments = config.watcherArguments()
+    arguments = config.watcherArguments() | {"inherited": inherited}
     target = config["target"]
     tracebackIsLogged = config["log-level"] <= LogLevel.error
     this = ClusterRun(reactor, tell, summary if tracebackIsLogged else str)

@@ -25,6 +25,7 @@ from twisted_cluster.supervisor.actions import (
     summary,
 )
 from twisted_cluster.supervisor.commandline import Group, GroupedOptions
+from twisted_cluster.supervisor.inherited import inheritedDescriptors
 from twisted_cluster.supervisor.mail import logMessages
 from twisted_cluster.supervisor.signals import SignalHandlers
 
@@ -158,7 +159,6 @@ class ClusterService(Service):
         self._reactor = reactor
         self._watcher = watcher
         self._title = title
-        self._madeBy = os.getpid()
         self._signals = SignalHandlers(
             reactor, WatcherActions(watcher, self._stopReactor), chain=True
         )
@@ -168,7 +168,6 @@ class ClusterService(Service):
         Bind what needs privileges.
         """
         super().privilegedStartService()
-        self._followDaemon()
         self._logged(self._watcher.privilegedStartService)
 
     def startService(self) -> None:
@@ -194,14 +193,6 @@ class ClusterService(Service):
         """
         super().stopService()
         return self._watcher.stopService()
-
-    def _followDaemon(self) -> None:
-        """
-        What a service manager passed to twistd is the daemon's, which twistd
-        has forked since.
-        """
-        if os.environ.get("LISTEN_PID") == str(self._madeBy):
-            os.environ["LISTEN_PID"] = str(os.getpid())
 
     def _logged(self, start: Callable[[], object]) -> None:
         try:
@@ -259,12 +250,15 @@ def makeService(
     config: Options, factory: Optional[Callable[..., Watcher]] = None
 ) -> ClusterService:
     """
-    Make the service of C{twistd cluster}.
+    Make the service of C{twistd cluster}.  The workers get what this process
+    was started with, before twistd makes a daemon of it.
 
     @param config: the options, parsed.
     @param factory: makes the watcher; L{ClusterWatcher
         <twisted_cluster.watcher.ClusterWatcher>} unless given.
     """
+    inherited = inheritedDescriptors(os.environ, os.getpid())
+
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -273,6 +267,10 @@ def makeService(
 
         factory = ClusterWatcher
     watcher = factory(
-        reactor, config["target"], config.workers, **config.watcherArguments()
+        reactor,
+        config["target"],
+        config.workers,
+        inherited=inherited,
+        **config.watcherArguments(),
     )
     return ClusterService(reactor, watcher, config["name"])

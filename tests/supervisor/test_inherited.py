@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_cluster.supervisor import inherited
 from twisted_cluster.supervisor.inherited import (
     InheritedDescriptors,
+    activatedDescriptors,
     inheritedDescriptors,
 )
 
@@ -77,6 +78,18 @@ class InheritedDescriptorsTests(SynchronousTestCase):
         found = self.activated("3", str(PID), first=700, opened=3)
         self.assertEqual(found.listen, 3)
         self.assertLessEqual({700, 701, 702}, set(found.descriptors))
+
+    def test_onlyActivated(self) -> None:
+        """
+        L{activatedDescriptors} takes no other socket for one that was passed.
+        """
+        self.openSocket(True)
+        self.activated("2", str(PID), first=700, opened=2)
+        environ = {"LISTEN_FDS": "2", "LISTEN_PID": str(PID)}
+        self.assertEqual(
+            activatedDescriptors(environ, PID), InheritedDescriptors((700, 701), 2)
+        )
+        self.assertEqual(activatedDescriptors({}, PID), InheritedDescriptors())
 
     def test_anotherProcess(self) -> None:
         """
