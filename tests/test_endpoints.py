@@ -4,7 +4,7 @@ The endpoint descriptions C{cluster:…} and C{local:…}.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
@@ -18,10 +18,13 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from twisted.plugin import IPlugin
+from twisted.plugins.twisted_cluster_plugin import (
+    clusterEndpointParser,
+    localEndpointParser,
+)
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from twisted_cluster.endpoints import ClusterEndpointParser, LocalEndpointParser
 from twisted_cluster.errors import InvalidEndpoint
 from twisted_cluster.worker.modes import currentMode
 
@@ -59,23 +62,23 @@ class ParserTests(SynchronousTestCase):
         """
         The parsers are plugins for Twisted's endpoint descriptions.
         """
-        for parser in (ClusterEndpointParser(), LocalEndpointParser()):
+        for parser in (clusterEndpointParser, localEndpointParser):
             verifyObject(IPlugin, parser)
             verifyObject(IStreamServerEndpointStringParser, parser)
-        self.assertEqual("cluster", ClusterEndpointParser.prefix)
-        self.assertEqual("local", LocalEndpointParser.prefix)
+        self.assertEqual("cluster", clusterEndpointParser.prefix)
+        self.assertEqual("local", localEndpointParser.prefix)
 
     def test_inner(self) -> None:
         """
         What is within is an endpoint of any kind, with its own options.
         """
-        parser = ClusterEndpointParser()
+        parser = clusterEndpointParser
         tcp = self.inner(parser, "tcp", "8080", interface="127.0.0.1", backlog="7")
         self.assertIsInstance(tcp, TCP4ServerEndpoint)
         self.assertEqual(
             (8080, 7, "127.0.0.1"), (tcp._port, tcp._backlog, tcp._interface)
         )
-        tcp6 = self.inner(LocalEndpointParser(), "tcp6", "80", interface="::1")
+        tcp6 = self.inner(localEndpointParser, "tcp6", "80", interface="::1")
         self.assertIsInstance(tcp6, TCP6ServerEndpoint)
         self.assertEqual("::1", tcp6._interface)
         unix = self.inner(parser, "unix", r"/run/a=b:c\d", mode="600")
@@ -88,7 +91,7 @@ class ParserTests(SynchronousTestCase):
         within does.
         """
         reactor = Reactor()
-        for parser in (ClusterEndpointParser(), LocalEndpointParser()):
+        for parser in (clusterEndpointParser, localEndpointParser):
             endpoint = parser.parseStreamServer(reactor, "tcp", "8080")
             self.assertIsNone(currentMode())
             self.successResultOf(endpoint.listen(Factory()))
@@ -100,7 +103,7 @@ class ParserTests(SynchronousTestCase):
         """
         How connections are balanced may be said, where that is available.
         """
-        parser = ClusterEndpointParser()
+        parser = clusterEndpointParser
         tcp = self.inner(parser, "tcp", "8080", balance="kernel")
         self.assertEqual(8080, tcp._port)
         error = self.assertRaises(
@@ -117,7 +120,7 @@ class ParserTests(SynchronousTestCase):
         """
         A description without an ordinary endpoint within is refused.
         """
-        parsers = cast(Any, [ClusterEndpointParser(), LocalEndpointParser()])
+        parsers = [clusterEndpointParser, localEndpointParser]
         for parser in parsers:
             for words in [(), ("cluster", "tcp", "80"), ("local", "tcp", "80")]:
                 error = self.assertRaises(

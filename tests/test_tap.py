@@ -444,30 +444,3 @@ class PluginTests(SynchronousTestCase):
         ):
             verifyObject(IStreamServerEndpointStringParser, parser)
             self.assertEqual(parser.prefix, prefix)
-
-    def test_parsed(self) -> None:
-        """
-        Endpoint strings of both prefixes are parsed by the package's classes.
-        """
-        from twisted.plugins import twisted_cluster_plugin as plugin
-
-        from twisted_cluster import endpoints
-
-        for parser, name in (
-            (plugin.clusterEndpointParser, "ClusterEndpointParser"),
-            (plugin.localEndpointParser, "LocalEndpointParser"),
-        ):
-            seen: list[Any] = []
-
-            class Parser:
-                def parseStreamServer(
-                    self, *args: Any, _seen: Any = seen, **kwargs: Any
-                ) -> str:
-                    _seen.append((args, kwargs))
-                    return "endpoint"
-
-            self.patch(endpoints, name, Parser)
-            reactor: Any = object()
-            parsed = parser.parseStreamServer(reactor, "tcp", "80", backlog="9")
-            self.assertEqual(parsed, "endpoint")
-            self.assertEqual(seen, [((reactor, "tcp", "80"), {"backlog": "9"})])

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import (
-    IProtocolFactory,
-    IStreamServerEndpoint,
-    IStreamServerEndpointStringParser,
-)
-from twisted.plugin import IPlugin
+from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
 from twisted_cluster.errors import InvalidEndpoint
@@ -67,49 +62,33 @@ def _inner(prefix: str, words: tuple[str, ...], options: dict[str, str]) -> str:
     return ":".join([*map(_quote, words), *pairs])
 
 
-@implementer(IPlugin, IStreamServerEndpointStringParser)
-class ClusterEndpointParser:
+def clusterEndpoint(reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
     """
-    Parses C{cluster:ENDPOINT}, with an optional C{balance=kernel}.
+    Make the endpoint of C{cluster:ENDPOINT}, with an optional
+    C{balance=kernel}, which listens for the whole cluster.
+
+    @param args: the words after C{cluster:}, as Twisted has taken them apart.
+    @param kwargs: its options.
+    @raise InvalidEndpoint: when there is no ordinary endpoint within, or the
+        balancing is not available.
+    @raise ValueError: when the endpoint within cannot be understood.
     """
-
-    prefix = "cluster"
-
-    def parseStreamServer(
-        self, reactor: Any, *args: Any, **kwargs: Any
-    ) -> IStreamServerEndpoint:
-        """
-        Make an endpoint that listens for the whole cluster.
-
-        @raise InvalidEndpoint: when there is no ordinary endpoint within, or
-            the balancing is not available.
-        @raise ValueError: when the endpoint within cannot be understood.
-        """
-        balance = kwargs.pop("balance", "kernel")
-        if balance not in BALANCES:
-            raise InvalidEndpoint(
-                f"balance={balance} is not available; it can be: {', '.join(BALANCES)}"
-            )
-        inner = serverFromString(reactor, _inner(self.prefix, args, kwargs))
-        return MarkedEndpoint(inner, "cluster")
+    balance = kwargs.pop("balance", "kernel")
+    if balance not in BALANCES:
+        raise InvalidEndpoint(
+            f"balance={balance} is not available; it can be: {', '.join(BALANCES)}"
+        )
+    inner = serverFromString(reactor, _inner("cluster", args, kwargs))
+    return MarkedEndpoint(inner, "cluster")
 
 
-@implementer(IPlugin, IStreamServerEndpointStringParser)
-class LocalEndpointParser:
+def localEndpoint(reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
     """
-    Parses C{local:ENDPOINT}.
+    Make the endpoint of C{local:ENDPOINT}, which listens for this process
+    alone.
+
+    @raise InvalidEndpoint: when there is no ordinary endpoint within.
+    @raise ValueError: when the endpoint within cannot be understood.
     """
-
-    prefix = "local"
-
-    def parseStreamServer(
-        self, reactor: Any, *args: Any, **kwargs: Any
-    ) -> IStreamServerEndpoint:
-        """
-        Make an endpoint that listens for this process alone.
-
-        @raise InvalidEndpoint: when there is no ordinary endpoint within.
-        @raise ValueError: when the endpoint within cannot be understood.
-        """
-        inner = serverFromString(reactor, _inner(self.prefix, args, kwargs))
-        return MarkedEndpoint(inner, "local")
+    inner = serverFromString(reactor, _inner("local", args, kwargs))
+    return MarkedEndpoint(inner, "local")

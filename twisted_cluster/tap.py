@@ -17,6 +17,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from twisted_cluster import __version__
+from twisted_cluster.ipc import titles
 from twisted_cluster.supervisor import coercions, options
 from twisted_cluster.supervisor.actions import (
     Watcher,
@@ -224,16 +225,10 @@ def setTitle(name: Optional[str]) -> None:
 
     @param name: the value of C{--name}; L{None} leaves the title alone.
     """
-    if name is None:
-        return
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
+    if name is not None and not titles.setTitle(f"{name}: watcher"):
         Logger("twisted_cluster").info(
             "--name shows nowhere: setproctitle is not installed."
         )
-    else:
-        setproctitle(f"{name}: watcher")
 
 
 def versions() -> str:

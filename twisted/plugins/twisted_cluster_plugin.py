@@ -23,13 +23,12 @@ from zope.interface import implementer
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class _Parser:
     """
-    Parses endpoint strings of one prefix by a class that is imported when it
-    is first needed.
+    Parses endpoint strings of one prefix, by a function that is imported when
+    it is first needed.
     """
 
-    def __init__(self, prefix: str, className: str) -> None:
+    def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self._className = className
 
     def parseStreamServer(
         self, reactor: Any, *args: Any, **kwargs: Any
@@ -38,10 +37,8 @@ class _Parser:
         See L{IStreamServerEndpointStringParser.parseStreamServer}.
         """
         endpoints = import_module("twisted_cluster.endpoints")
-        parser = getattr(endpoints, self._className)()
-        endpoint: IStreamServerEndpoint = parser.parseStreamServer(
-            reactor, *args, **kwargs
-        )
+        parse = getattr(endpoints, f"{self.prefix}Endpoint")
+        endpoint: IStreamServerEndpoint = parse(reactor, *args, **kwargs)
         return endpoint
 
 
@@ -52,5 +49,5 @@ cluster = ServiceMaker(  # type: ignore[no-untyped-call]
     "cluster",
 )
 
-clusterEndpointParser = _Parser("cluster", "ClusterEndpointParser")
-localEndpointParser = _Parser("local", "LocalEndpointParser")
+clusterEndpointParser = _Parser("cluster")
+localEndpointParser = _Parser("local")
