@@ -1,5 +1,5 @@
 """
-Tests for L{twisted_cluster.worker.relay}, C{stdlog} and C{depth}.
+Tests for L{twisted_cluster.worker.relay}, C{stdlog} and C{publications}.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import gc
 import logging
 import threading
 import warnings
+from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
 
@@ -18,10 +19,12 @@ from twisted.logger import (
     LogLevel,
     LogPublisher,
     STDLibLogObserver,
+    formatEvent,
     globalLogBeginner,
     globalLogPublisher,
 )
 from twisted.python import log
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -30,7 +33,7 @@ from tests.worker.running import runRelayed
 from twisted_cluster.interfaces import ILogSink
 from twisted_cluster.ipc.logqueue import joinRecords
 from twisted_cluster.ipc.logs import LogRecord, decodeRecords
-from twisted_cluster.worker.relay import RelayObserver, installRelay, relaying
+from twisted_cluster.worker.relay import RelayObserver, installRelay
 
 EVERYTHING = """
 import gc, logging, sys, warnings
@@ -100,6 +103,49 @@ SETUPS = {
                 log.msg("forwarded " + self.format(record))
         logging.getLogger().addHandler(Handler())
         log.startLogging(sys.stdout)
+        """,
+    "JSON": """
+        import sys
+        from twisted.logger import globalLogBeginner, jsonFileLogObserver
+        globalLogBeginner.beginLoggingTo(
+            [jsonFileLogObserver(sys.stdout)], redirectStandardIO=False
+        )
+        """,
+    "odd formats": """
+        import logging, sys
+        from twisted.logger import globalLogPublisher, eventAsText
+        logging.basicConfig(
+            stream=sys.stdout, format="%(name)s\\n>> %(message)s was said"
+        )
+        class Handler(logging.Handler):
+            def emit(self, record):
+                sys.stderr.write(f"{record.levelname} ")
+                for line in self.format(record).splitlines():
+                    print("  ", line, f"({record.filename}:{record.lineno})",
+                          file=sys.stderr)
+        logging.getLogger().addHandler(Handler())
+        def observer(event):
+            if event["log_namespace"] == "log_legacy":
+                return
+            print("[app]", eventAsText(event))
+            print(event)
+        globalLogPublisher.addObserver(observer)
+        """,
+    "line at a time": """
+        import logging, sys, traceback
+        from twisted.logger import formatEvent, globalLogPublisher
+        class Handler(logging.Handler):
+            def emit(self, record):
+                print(record.name, record.getMessage())
+                if record.exc_info:
+                    traceback.print_exception(*record.exc_info)
+        logging.getLogger().addHandler(Handler())
+        def observer(event):
+            print("now", end=": ")
+            print(formatEvent(event))
+            if "log_failure" in event and "err>" not in formatEvent(event):
+                event["log_failure"].printTraceback(sys.stdout)
+        globalLogPublisher.addObserver(observer)
         """,
     "twistd": """
         from twisted.application.app import AppLogger
@@ -200,6 +246,24 @@ class OnceTests(SynchronousTestCase):
         What twistd does with its log.
         """
         self.check(SETUPS["twistd"])
+
+    def test_json(self) -> None:
+        """
+        Twisted's events as JSON.
+        """
+        self.check(SETUPS["JSON"])
+
+    def test_oddFormats(self) -> None:
+        """
+        Formats with a line before or words after the text, and dictionaries.
+        """
+        self.check(SETUPS["odd formats"])
+
+    def test_lineAtATime(self) -> None:
+        """
+        Observers that print a text and its traceback line by line.
+        """
+        self.check(SETUPS["line at a time"])
 
     def test_loggingTwice(self) -> None:
         """
@@ -395,28 +459,114 @@ class RelayTests(SynchronousTestCase):
         self.assertIn("KeyError: 'inner'", record.failure.traceback)
         self.assertIn("ValueError: outer", record.failure.traceback)
 
-    def test_copies(self) -> None:
+    def observe(self, observer: Callable[[dict[str, Any]], object]) -> None:
         """
-        What an observer logs while it observes is a copy, in that thread alone.
+        Have something called with each event of this test's logger.
         """
 
         @implementer(ILogObserver)
-        def observer(event: dict[str, Any]) -> None:
-            self.assertTrue(relaying())
+        def observe(event: dict[str, Any]) -> None:
             if event["log_namespace"] == "app":
-                logging.getLogger("tests").warning("a copy")
-                log.msg("a copy")
-                thread = threading.Thread(
-                    target=lambda: Logger(namespace="thread").info("elsewhere")
-                )
-                thread.start()
-                thread.join()
+                observer(event)
 
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.log.info("original")
-        self.assertFalse(relaying())
-        self.assertEqual(self.texts(), ["original", "elsewhere"])
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def test_copies(self) -> None:
+        """
+        What an observer hands to the other logging system is a copy, in that
+        thread alone.
+        """
+
+        def observer(event: dict[str, Any]) -> None:
+            logging.getLogger("tests").warning("forwarded: %s", formatEvent(event))
+            STDLibLogObserver("tests")(event)
+            thread = threading.Thread(
+                target=lambda: Logger(namespace="thread").info("elsewhere")
+            )
+            thread.start()
+            thread.join()
+
+        self.observe(observer)
+        self.log.warn("{what}", what="original")
+        self.log.failure("failed", Failure(ZeroDivisionError()))
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual(self.texts(), ["original", "elsewhere", "failed", "elsewhere"])
+
+    def test_observersOwn(self) -> None:
+        """
+        What an observer logs for itself is relayed, by whichever system, also
+        where it quotes the event or is called like it.
+        """
+
+        def observer(event: dict[str, Any]) -> None:
+            Logger(namespace="own").error("ALERT SENT FAILED")
+            Logger(namespace="own").info("disk full")
+            logging.getLogger("tests").error("cannot send: %s", formatEvent(event))
+            logging.getLogger("tests").warning("'disk full' could not be sent")
+            log.msg("one more")
+
+        self.observe(observer)
+        self.log.warn("disk full")
+        self.assertEqual(
+            self.texts(),
+            [
+                "disk full",
+                "ALERT SENT FAILED",
+                "disk full",
+                "cannot send: disk full",
+                "'disk full' could not be sent",
+                "one more",
+            ],
+        )
+
+    def test_handlersOwn(self) -> None:
+        """
+        So is what a handler of C{logging} logs.
+        """
+        outer = logging.getLogger("tests.relay.handler")
+        outer.propagate = False
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                logging.getLogger("handler.internal").warning("internal")
+                Logger(namespace="own").warn("own")
+                log.msg(self.format(record))
+
+        handler = Handler()
+        outer.addHandler(handler)
+        self.addCleanup(outer.removeHandler, handler)
+        outer.warning("outer")
+        self.assertEqual(self.texts(), ["outer", "internal", "own"])
+
+    def test_nothingSaid(self) -> None:
+        """
+        An event without a text has no copies but such without a text.
+        """
+
+        def observer(event: dict[str, Any]) -> None:
+            STDLibLogObserver("tests")(event)
+            logging.getLogger("tests").warning("something")
+
+        self.observe(observer)
+        self.log.emit(LogLevel.warn, None, key="value")
+        self.assertEqual(self.texts(), ["", "something"])
+
+    def test_privateRelay(self) -> None:
+        """
+        An observer that reports by a relay observer of its own is heard, and
+        one that hands a changed copy of the event to such is not.
+        """
+        relay = RelayObserver(self.sink)
+        own = Logger(namespace="own", observer=relay)
+
+        def observer(event: dict[str, Any]) -> None:
+            own.error("ALERT SENT FAILED")
+            relay({**event, "enriched": True})
+
+        self.observe(observer)
+        self.log.warn("disk full")
+        self.assertEqual(self.texts(), ["disk full", "ALERT SENT FAILED"])
 
     def test_garbageIsNoCopy(self) -> None:
         """

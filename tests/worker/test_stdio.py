@@ -9,7 +9,8 @@ import io
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.worker.running import runRelayed
-from twisted_cluster.worker import depth
+from twisted_cluster.worker import publications
+from twisted_cluster.worker.publications import Publication
 from twisted_cluster.worker.stdio import WorkerStream
 
 
@@ -134,27 +135,49 @@ class CopyTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.raw = io.BytesIO()
         self.stream = WorkerStream(self.raw, encoding="utf-8", line_buffering=True)
-        self.patch(depth, "_active", True)
+        self.patch(publications, "_active", True)
 
     def test_dropped(self) -> None:
         """
-        What is written while an event is published is dropped; what was written
+        What repeats an event while it is published is dropped; what was written
         before and flushed then is not.
         """
         self.stream.write("kept ")
-        with depth.repeating():
-            self.assertEqual(self.stream.write("dropped\n"), 8)
-            self.stream.writelines(["dropped\n", "dropped\n"])
-            print("dropped", file=self.stream)
+        with Publication({"log_format": "an event"}):
+            self.assertEqual(self.stream.write("an event\n"), 9)
+            self.stream.writelines(["12:00 an event\n", "info: an event\n"])
+            print("12:01", "an event", file=self.stream)
             self.stream.flush()
         self.stream.write("whole\n")
         self.assertEqual(self.raw.getvalue(), b"kept whole\n")
+
+    def test_kept(self) -> None:
+        """
+        What does not is written as soon as its line is complete, and at the
+        latest when the event has been published.
+        """
+        with Publication({"log_format": "an event"}):
+            self.stream.write("another ")
+            self.stream.write("event is news\n")
+            self.assertEqual(self.raw.getvalue(), b"another event is news\n")
+            self.stream.write(".")
+        self.stream.flush()
+        self.assertEqual(self.raw.getvalue(), b"another event is news\n.")
+
+    def test_whatever(self) -> None:
+        """
+        Where everything is a copy, everything is dropped.
+        """
+        with Publication(None):
+            self.stream.write("a warning\n  its source\nand half a line")
+        self.stream.flush()
+        self.assertEqual(self.raw.getvalue(), b"")
 
     def test_badWrites(self) -> None:
         """
         Dropping text hides no error of its writer.
         """
-        with depth.repeating():
+        with Publication({"log_format": "an event"}):
             self.assertRaises(TypeError, self.stream.write, b"bytes")
             self.stream.close()
             self.assertRaises(ValueError, self.stream.write, "text")

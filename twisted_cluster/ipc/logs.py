@@ -38,6 +38,7 @@ __all__ = [
     "decodeRecords",
     "encodeEvent",
     "encodeRecord",
+    "levelBelow",
     "levelNumber",
     "lineRecord",
     "toEvent",
@@ -92,6 +93,13 @@ def levelNumber(event: dict[str, Any]) -> int:
     Find the number of an event's level; that of info if it has none.
     """
     return LEVELS.get(event.get("log_level"), 20)
+
+
+def levelBelow(number: int) -> int:
+    """
+    Find the number of the level that is next to any number, from below.
+    """
+    return max(10, min(50, number // 10 * 10))
 
 
 def encodeEvent(event: dict[str, Any]) -> tuple[int, bytes]:
@@ -196,7 +204,7 @@ def toEvent(record: LogRecord, worker: int, slot: int) -> dict[str, Any]:
     @param worker: the worker's id.
     @param slot: the place that it takes.
     """
-    level = _NAMES.get(record.level) or _levelBelow(record.level)
+    level = _NAMES[levelBelow(record.level)]
     when = record.time if 0 <= record.time < _LATEST else time()
     system = record.system or f"{record.namespace}#{level.name}"
     event: dict[str, Any] = {
@@ -240,7 +248,3 @@ def _addFailure(event: dict[str, Any], record: LogRecord, text: FailureText) -> 
         event["why"] = record.text
     if record.isError:
         event["message"] = ()
-
-
-def _levelBelow(number: int) -> Any:
-    return _NAMES[max(10, min(50, number // 10 * 10))]

@@ -7,8 +7,8 @@ Rules:
   - The program sees nothing of it: its observers, handlers, loggers and
     C{showwarning} are what they would be alone.
   - Each logging system is caught where its events are published, before anybody
-    sees them.  What is logged or printed while an event is being published is a
-    copy of it, and is not relayed again; see L{twisted_cluster.worker.depth}.
+    sees them.  What repeats an event while it is being published is not relayed
+    again; see L{twisted_cluster.worker.publications}.
   - An event below the level costs a comparison.
 """
 
@@ -40,22 +40,28 @@ from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from twisted_cluster.interfaces import ILogSink
-from twisted_cluster.ipc.logs import LEVELS, encodeEvent, encodeRecord
+from twisted_cluster.ipc.logs import (
+    LEVELS,
+    encodeEvent,
+    encodeRecord,
+    levelBelow,
+    levelNumber,
+)
 from twisted_cluster.ipc.plain import safeText
-from twisted_cluster.worker.depth import (
+from twisted_cluster.worker.publications import (
+    Publication,
     activate,
     collecting,
-    depth,
+    here,
     isActive,
-    relaying,
-    repeating,
+    isCopy,
+    unlessCopied,
 )
-from twisted_cluster.worker.stdlog import catchLogging, describeLogging, levelOf
+from twisted_cluster.worker.stdlog import catchLogging, describeLogging
 
-__all__ = ["RelayObserver", "installRelay", "relaying"]
+__all__ = ["RelayObserver", "installRelay"]
 
 _Undo = Callable[[], None]
-_LEVELS = dict(LEVELS)
 
 
 @implementer(ILogObserver)
@@ -79,34 +85,34 @@ class RelayObserver:
         """
         Relay an event, unless that is its copy.  Never raises.
         """
-        if not relaying():
+        if not (here.publications and isCopy(event)):
             self.relay(event)
 
     def relay(self, event: dict[str, Any]) -> None:
         """
         Relay an event, wherever it comes from.  Never raises.
         """
-        if _LEVELS.get(event.get("log_level"), 20) >= self._threshold:
+        if levelNumber(event) >= self._threshold:
             self._encodeAndPut(lambda: encodeEvent(event))
 
     def relayLogging(self, record: LogRecord) -> None:
         """
         Relay a record of C{logging}, unless that is a copy.  Never raises.
         """
-        level = levelOf(record)
-        if level >= self._threshold and not depth.value:
+        level = levelBelow(record.levelno)
+        if level >= self._threshold and not isCopy(record):
             self._encodeAndPut(
                 lambda: (level, encodeRecord(describeLogging(record, level)))
             )
 
     def _encodeAndPut(self, encode: Callable[[], tuple[int, bytes]]) -> None:
-        if depth.encoding or not isActive():
+        if here.encoding or not isActive():
             return
-        depth.encoding = True
+        here.encoding = True
         try:
             level, data = encode()
         finally:
-            depth.encoding = False
+            here.encoding = False
         with suppress(Exception):
             self._put(level, data)
 
@@ -121,24 +127,35 @@ class _RelayingPublisher(LogPublisher):
     relayObserver: RelayObserver
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if not depth.value:
-            self.relayObserver.relay(event)
-        depth.value += 1
-        try:
+        relay = self.relayObserver.relay
+        if not here.publications:
+            relay(event)
+        elif "log_io" in event and isinstance(event["log_io"], str):
+            stream = event.get("log_namespace")
+            unlessCopied(stream, event["log_io"], lambda: relay(event))
+        elif not isCopy(event):
+            relay(event)
+        with Publication(event):
             super().__call__(event)
-        finally:
-            depth.value -= 1
 
     def _errorLoggerForObserver(self, observer: ILogObserver) -> Logger:
         """
-        An observer raised: that is news, although it comes while an event is
-        being published.
+        An observer raised: that is news to all others.  (Twisted asks for this;
+        if it did not, the others would still be told.)
         """
         logger = super()._errorLoggerForObserver(observer)
-        if isinstance(logger.observer, LogPublisher):
-            relay = cast(ILogObserver, self.relayObserver.relay)
-            logger.observer.addObserver(relay)
+        if type(logger.observer) is LogPublisher:
+            _makeRelaying(logger.observer, self.relayObserver)
         return logger
+
+
+def _makeRelaying(publisher: LogPublisher, relay: RelayObserver) -> None:
+    """
+    Change the class of a publisher rather than its observers or C{Logger}s: all
+    who hold it, hold it still.
+    """
+    publisher.__class__ = _RelayingPublisher
+    publisher.relayObserver = relay  # type: ignore[attr-defined]
 
 
 class _History(LimitedHistoryLogObserver):
@@ -148,8 +165,12 @@ class _History(LimitedHistoryLogObserver):
     """
 
     def replayTo(self, otherObserver: ILogObserver) -> None:
-        with repeating():
-            super().replayTo(otherObserver)
+        @implementer(ILogObserver)
+        def repeat(event: dict[str, Any]) -> None:
+            with Publication(event):
+                otherObserver(event)
+
+        super().replayTo(repeat)
 
 
 def installRelay(sink: ILogSink, level: Any = LogLevel.debug) -> _Undo:
@@ -181,13 +202,8 @@ def installRelay(sink: ILogSink, level: Any = LogLevel.debug) -> _Undo:
 
 
 def _catchTwisted(relay: RelayObserver) -> _Undo:
-    """
-    Change the class of the publisher rather than its observers or C{Logger}s:
-    all who hold it, hold it still.
-    """
     before = globalLogPublisher.__class__
-    globalLogPublisher.__class__ = _RelayingPublisher
-    globalLogPublisher.relayObserver = relay  # type: ignore[attr-defined]
+    _makeRelaying(globalLogPublisher, relay)
 
     def undo() -> None:
         globalLogPublisher.__class__ = before
@@ -260,20 +276,19 @@ def _catchWarnings(relay: RelayObserver) -> _Undo:
         if file is not None:
             before(message, category, filename, lineno, file, line)
             return
-        if not depth.value:
-            relay.relay(
-                {
-                    "log_level": LogLevel.warn,
-                    "log_namespace": "warnings",
-                    "log_time": time(),
-                    "log_format": "{filename}:{lineno}: {category}: {warning}",
-                    "filename": filename,
-                    "lineno": lineno,
-                    "category": qual(category),
-                    "warning": safeText(message, str),
-                }
-            )
-        with repeating():
+        relay.relay(
+            {
+                "log_level": LogLevel.warn,
+                "log_namespace": "warnings",
+                "log_time": time(),
+                "log_format": "{filename}:{lineno}: {category}: {warning}",
+                "filename": filename,
+                "lineno": lineno,
+                "category": qual(category),
+                "warning": safeText(message, str),
+            }
+        )
+        with Publication(None):
             before(message, category, filename, lineno, file, line)
 
     warnings.showwarning = showwarning

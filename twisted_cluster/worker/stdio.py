@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Optional, TextIO
 
-from twisted_cluster.worker.depth import relaying
+from twisted_cluster.worker.publications import here, isWrittenCopy, relaying
 
 
 class _Pipe(io.FileIO):
@@ -33,18 +33,19 @@ class WorkerStream(io.TextIOWrapper):
     """
     Standard output or standard error.
 
-    Text that is written while an event which was relayed is being published is
-    the observers' copy of it, and is dropped; bytes written to C{buffer} never
-    are.
+    Text that repeats an event which is being published, and was relayed, is
+    dropped; bytes written to C{buffer} never are.
     """
 
     def write(self, text: str, /) -> int:
         """
         See C{io.TextIOBase.write}.
         """
-        if relaying() and isinstance(text, str):
-            return super().write("") + len(text)
-        return super().write(text)
+        if not relaying() or not isinstance(text, str):
+            return super().write(text)
+        if not isWrittenCopy(sys._getframe(1)):
+            here.publications[-1].print(self, text, super().write)
+        return super().write("") + len(text)
 
 
 def installStreams() -> None:

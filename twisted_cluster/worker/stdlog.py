@@ -15,7 +15,8 @@ from typing import Any, Optional
 from twisted_cluster.ipc.failures import FailureText, describeException
 from twisted_cluster.ipc.logs import LogRecord
 from twisted_cluster.ipc.plain import plainData, safeText
-from twisted_cluster.worker.depth import depth, original
+from twisted_cluster.worker.copies import messageOf
+from twisted_cluster.worker.publications import Publication, original
 
 _STANDARD = frozenset(
     logging.LogRecord("", 0, "", 0, "", (), None).__dict__
@@ -34,11 +35,8 @@ def catchLogging(relay: Callable[[logging.LogRecord], None]) -> Callable[[], Non
 
     def relayThenCallHandlers(self: logging.Logger, record: logging.LogRecord) -> None:
         relay(record)
-        depth.value += 1
-        try:
+        with Publication(record):
             callHandlers(self, record)
-        finally:
-            depth.value -= 1
 
     def originalHandleError(self: logging.Handler, record: logging.LogRecord) -> None:
         """
@@ -57,27 +55,13 @@ def catchLogging(relay: Callable[[logging.LogRecord], None]) -> Callable[[], Non
     return undo
 
 
-def levelOf(record: logging.LogRecord) -> int:
-    """
-    Find the number of the level of C{twisted.logger} that is next to a record's
-    own, from below.
-    """
-    return max(10, min(50, record.levelno // 10 * 10))
-
-
 def describeLogging(record: logging.LogRecord, level: int) -> LogRecord:
     """
     Describe a record of C{logging}.  Never raises.
 
     @param level: the number of its level among those of C{twisted.logger}.
     """
-    try:
-        text = record.getMessage()
-    except BaseException as error:
-        text = (
-            f"unable to format {safeText(record.msg)} "
-            f"with {safeText(record.args)}: {safeText(error)}"
-        )
+    text = messageOf(record)
     if record.stack_info:
         text = f"{text}\n{record.stack_info}"
     arguments: dict[str, Any] = {
