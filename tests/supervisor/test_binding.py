@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockethelpers import descriptors, shortDirectory
 from twisted_cluster.sockets.addresses import LEAVE_MODE, Address, BindRequest
+from twisted_cluster.sockets.paths import shortened
 from twisted_cluster.supervisor.binding import (
     BoundSocket,
     LockHeld,
@@ -98,6 +99,40 @@ class BindingTests(SynchronousTestCase):
             client.connect(self.path)
         bound.close()
         self.assertEqual([], os.listdir(self.directory))
+
+    def test_longPath(self) -> None:
+        """
+        A path that is too long for the kernel is bound nevertheless, and has
+        its mode, its lock file and its end like any other.
+        """
+        directory = os.path.join(self.directory, "d" * 150)
+        os.mkdir(directory)
+        self.path = os.fsencode(directory) + b"/s"
+        bound = self.bind(self.unix(0o640, lock=True))
+        self.assertEqual(self.path, bound.address.path)
+        self.assertEqual(0o640, stat.S_IMODE(os.stat(self.path).st_mode))
+        self.assertTrue(isLocked(self.path + b".lock"))
+        bound.changeMode(0o600)
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(self.path).st_mode))
+        self.assertFalse(bound.vanished())
+        with socket.socket(socket.AF_UNIX) as client, shortened(self.path) as short:
+            client.settimeout(5)
+            client.connect(short)
+        bound.close()
+        self.assertEqual([], os.listdir(directory))
+
+    def test_longPathTaken(self) -> None:
+        """
+        A long path that somebody else has is in use, and stays.
+        """
+        directory = os.path.join(self.directory, "d" * 150)
+        os.mkdir(directory)
+        self.path = os.fsencode(directory) + b"/s"
+        bound = self.bind(self.unix())
+        self.addCleanup(bound.close)
+        error = self.assertRaises(OSError, self.bind, self.unix())
+        self.assertEqual(errno.EADDRINUSE, error.errno)
+        self.assertTrue(bound.ownsPath())
 
     def test_modeIsLeft(self) -> None:
         """
@@ -252,6 +287,8 @@ class CredentialsTests(SynchronousTestCase):
         """
         directory = shortDirectory(self)
         os.chmod(directory, 0o770)
+        os.mkdir(os.path.join(directory, "d" * 150))
+        os.chmod(os.path.join(directory, "d" * 150), 0o770)
         done = subprocess.run(
             [sys.executable, "-c", GROUPS, directory],
             capture_output=True,
@@ -261,7 +298,7 @@ class CredentialsTests(SynchronousTestCase):
         )
         self.assertEqual("", done.stderr)
         self.assertEqual(
-            ["13", "bound", "13", "RuntimeError", "[0, 7]"],
+            ["13", "bound", "13", "bound", "RuntimeError", "[0, 7]"],
             done.stdout.split("\n")[:-1],
         )
 
@@ -282,8 +319,8 @@ def attempt(groups, action):
     else:
         print("bound")
 
-def bind():
-    address = Address.unix(os.fsencode(sys.argv[1]) + b"/s")
+def bind(name=b"/s"):
+    address = Address.unix(os.fsencode(sys.argv[1]) + name)
     bindSocket(BindRequest(address), makeSocket(address), 1).close()
 
 def fail():
@@ -293,6 +330,7 @@ os.setgroups([0, 7])
 attempt((), bind)
 attempt((0,), bind)
 attempt((7,), bind)
+attempt((0,), lambda: bind(b"/" + b"d" * 150 + b"/s"))
 attempt((), fail)
 print(sorted(os.getgroups()))
 """

@@ -55,6 +55,8 @@ class AsyncioTests(WatchedTestCase):
     The standard library's event loop.
     """
 
+    tellsLongPaths = True
+
     def newLoop(self) -> asyncio.AbstractEventLoop:
         return asyncio.SelectorEventLoop()
 
@@ -132,6 +134,33 @@ class AsyncioTests(WatchedTestCase):
 
         self.drive(main())
         self.assertEqual([], self.settled())
+
+    def test_deepDirectory(self) -> None:
+        """
+        A relative path is shared where the absolute one is too long, a stale
+        file is replaced, and the server knows its address.
+        """
+        self.addCleanup(os.chdir, os.getcwd())
+        deep = os.path.join(shortDirectory(self), "d" * 100)
+        os.mkdir(deep)
+        os.chdir(deep)
+        with socket.socket(socket.AF_UNIX) as old:
+            old.bind("s")
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_unix_server(Greeting, "s")
+            if self.tellsLongPaths:
+                self.assertEqual(f"{deep}/s", server.sockets[0].getsockname())
+            self.assertEqual(b"hello", await self.hear("s", socket.AF_UNIX))
+            self.assertIn(f"unix:{deep}/s", self.settled())
+            server.close()
+            await server.wait_closed()
+            with self.assertRaises(OSError) as raised:
+                await loop.create_unix_server(Greeting, f"{deep}/t")
+            self.assertIn("too long", str(raised.exception))
+
+        self.drive(main())
 
     def test_twoWorkers(self) -> None:
         """
@@ -386,6 +415,8 @@ class UvloopTests(AsyncioTests):
     """
     uvloop's event loop.
     """
+
+    tellsLongPaths = False  # it asks the kernel
 
     def setUp(self) -> None:
         self.newLoop().close()  # libuv keeps two descriptors once it was used

@@ -492,6 +492,32 @@ class TCPTests(HookedTestCase):
         self.assertEqual(errno.ETIMEDOUT, error.socketError.errno)
         ours.close()
 
+    def test_deepDirectory(self) -> None:
+        """
+        A relative path is shared where the absolute one is too long, and the
+        port knows its address; its user's name for it is what must fit.
+        """
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        deep = os.path.join(shortDirectory(self), "d" * 100)
+        os.mkdir(deep)
+        os.chdir(deep)
+        for worker in (1, 2):
+            self.startWorker(worker)
+            port = self.unix(b"s")
+            self.assertEqual(UNIXAddress(os.fsencode(deep) + b"/s"), port.getHost())
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(PATIENCE)
+                connection.connect("s")
+                port.doRead()
+                self.assertEqual(b"hello", connection.recv(100))
+            self.reactor.removeAll()
+        self.assertEqual([f"unix:{deep}/s"], self.addresses())
+        self.assertSameError(lambda: self.unix(os.fsencode(deep) + b"/t"))
+        self.assertSameError(lambda: self.unix(b"n" * 108))
+        error = self.assertRaises(CannotListenError, self.unix, b"n" * 107)
+        self.assertEqual(errno.ENAMETOOLONG, error.socketError.errno)
+
     def test_withoutWatcher(self) -> None:
         """
         In a worker that can ask no more, what is opened late is its own, as it

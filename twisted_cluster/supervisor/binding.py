@@ -20,6 +20,7 @@ from twisted.python.lockfile import FilesystemLock
 from twisted.python.util import runAsEffectiveUser
 
 from twisted_cluster.sockets.addresses import Address, BindRequest
+from twisted_cluster.sockets.paths import shortened
 from twisted_cluster.supervisor.procfs import Credentials
 
 _T = TypeVar("_T")
@@ -183,7 +184,12 @@ def bindSocket(wanted: BindRequest, skt: socket.socket, backlog: int) -> BoundSo
                 raise LockHeld("Cannot acquire lock")
             if not lock.clean:
                 _removeStale(address.path)
-        skt.bind(address.sockaddr)
+        if address.kind == "unix":
+            with shortened(address.path) as path:
+                skt.bind(path)
+        else:
+            skt.bind(address.sockaddr)
+            address = Address.ofSocket(skt)
         if address.inFilesystem:
             made = _inode(address.path)
             if wanted.mode >= 0:
@@ -192,7 +198,7 @@ def bindSocket(wanted: BindRequest, skt: socket.socket, backlog: int) -> BoundSo
             skt.listen(backlog)
         skt.setblocking(False)
         skt.set_inheritable(False)
-        return BoundSocket(skt, Address.ofSocket(skt), backlog, wanted.mode, made, lock)
+        return BoundSocket(skt, address, backlog, wanted.mode, made, lock)
     except BaseException:
         skt.close()
         if made is not None and _inode(address.path) == made:

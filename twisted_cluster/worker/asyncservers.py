@@ -26,6 +26,7 @@ from twisted_cluster.sockets.addresses import (
     Own,
     Refused,
 )
+from twisted_cluster.sockets.paths import fits
 from twisted_cluster.worker.asking import Asker
 from twisted_cluster.worker.asyncsockets import (
     PLAIN,
@@ -194,9 +195,10 @@ class _Hooks:
             or kwargs.get("sock") is not None
             or currentMode() == "local"
             or not isinstance(backlog, int)
+            or not fits(os.fsencode(path))
         ):
             return await original(loop, protocolFactory, path, **kwargs)
-        address = Address.unix(os.fsencode(os.fspath(path)))
+        address = Address.unix(os.fsencode(path))
         wanted = BindRequest(address, backlog, LEAVE_MODE)
         try:
             found = self._ask(wanted, path, _nothing)

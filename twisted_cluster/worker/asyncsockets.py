@@ -17,6 +17,7 @@ from typing import Any, Final, Optional
 import attrs
 
 from twisted_cluster.sockets.addresses import Address, Kind, Refused, Shared
+from twisted_cluster.sockets.paths import fits, shortened
 
 _TCPI_BACKLOG: Final = 28
 """
@@ -31,6 +32,7 @@ class SharedSocket(socket.socket):
     """
 
     _release: Optional[Callable[[], None]] = None
+    _path: Optional[str] = None
 
     @classmethod
     def of(cls, shared: Shared, release: Callable[[Address], None]) -> SharedSocket:
@@ -39,7 +41,15 @@ class SharedSocket(socket.socket):
         """
         skt = cls(fileno=shared.socket.detach())
         skt._release = lambda: release(shared.address)
+        if not fits(shared.address.path):
+            skt._path = os.fsdecode(shared.address.path)
         return skt
+
+    def getsockname(self) -> Any:
+        """
+        Tell the address: that of a long path is not what the kernel says.
+        """
+        return super().getsockname() if self._path is None else self._path
 
     def listen(self, backlog: int = 0, /) -> None:
         """
@@ -163,7 +173,8 @@ def removeStale(address: Address) -> bool:
             return False
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
-            probe.connect(address.path)
+            with shortened(address.path) as path:
+                probe.connect(path)
     except ConnectionRefusedError:
         os.remove(address.path)
         return True

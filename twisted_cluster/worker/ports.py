@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, Final, Optional
 
 from twisted.internet import tcp, udp, unix
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorCore
 from twisted.python import log
@@ -37,6 +38,7 @@ from twisted_cluster.sockets.addresses import (
     Shared,
     resolveHost,
 )
+from twisted_cluster.sockets.paths import fits
 from twisted_cluster.worker.asking import Asker
 from twisted_cluster.worker.modes import currentMode
 from twisted_cluster.worker.socketclient import SocketClient
@@ -49,11 +51,6 @@ _NEEDED: Final[list[tuple[Any, str]]] = [
     (udp.Port, "_bindSocket"),
     (unix.Port, "_getLogPrefix"),
 ]
-
-_LONGEST_PATH: Final = 107
-"""
-What fits into C{sun_path}, see unix(7).
-"""
 
 _MOST: Final = 2**31 - 1
 
@@ -178,10 +175,10 @@ class _Ports:
         if not (isinstance(path, bytes) and path and _ordinary(0, port.backlog, "")):
             self._startUNIX(port)
             return
-        address = Address.unix(path)
-        if len(address.path) > _LONGEST_PATH:
+        if not fits(path):
             self._startUNIX(port)
             return
+        address = Address.unix(path)
         try:
             skt = port.createInternetSocket()
         except OSError as error:
@@ -193,6 +190,8 @@ class _Ports:
             return
         skt = shared.socket
         self._startShared(port, shared, lambda port: _adoptUNIX(port, skt))
+        if not fits(address.path):
+            port.getHost = lambda: UNIXAddress(address.path)
 
     def startUDP(self, port: Any) -> None:
         if not _isServer(port) or not self._asker.mustWait():

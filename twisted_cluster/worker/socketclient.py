@@ -180,7 +180,7 @@ class SocketClient:
             box[amp.ASK] = tag
             deadline = time.monotonic() + self._timeout
             self._send(box, deadline)
-            return self._answer(tag, deadline, spare)
+            return self._answer(tag, address, deadline, spare)
 
     def release(self, address: Address) -> None:
         """
@@ -294,7 +294,9 @@ class SocketClient:
                 errno.ECONNRESET, f"the watcher is gone ({error})"
             ) from None
 
-    def _answer(self, tag: bytes, deadline: float, spare: socket.socket) -> Verdict:
+    def _answer(
+        self, tag: bytes, address: Address, deadline: float, spare: socket.socket
+    ) -> Verdict:
         """
         @param spare: takes the place of the descriptor that may come, until the
             answer is here.
@@ -308,7 +310,8 @@ class SocketClient:
             box = self._boxes.boxes.pop(0)
             if self._boxes.boxes or box.get(amp.ANSWER) != tag:
                 raise ProtocolError("an answer to another question")
-            return self._verdict(_REQUEST.parseResponse(box, self._wire), received)
+            values = _REQUEST.parseResponse(box, self._wire)
+            return self._verdict(values, address, received)
         except OSError:
             raise
         except Exception as error:
@@ -319,7 +322,9 @@ class SocketClient:
             for descriptor in received:
                 os.close(descriptor)
 
-    def _verdict(self, values: dict[str, Any], received: list[int]) -> Verdict:
+    def _verdict(
+        self, values: dict[str, Any], address: Address, received: list[int]
+    ) -> Verdict:
         if values["verdict"] == b"own":
             return Own()
         if values["verdict"] == b"refused":
@@ -332,7 +337,8 @@ class SocketClient:
         skt = socket.socket(fileno=descriptor)
         received.remove(descriptor)
         skt.setblocking(False)
-        return Shared(skt, Address.ofSocket(skt))
+        # A UNIX socket was perhaps not bound by its own path.
+        return Shared(skt, address if address.kind == "unix" else Address.ofSocket(skt))
 
     def _await(self, deadline: float) -> None:
         poll = select.poll()
