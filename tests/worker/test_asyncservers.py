@@ -162,6 +162,17 @@ class AsyncioTests(WatchedTestCase):
 
         self.drive(main())
 
+    def test_everyLoopIsHooked(self) -> None:
+        """
+        Nothing of asyncio that is private is needed.
+        """
+        self.undo()
+        self.undo = lambda: None
+        from asyncio import unix_events
+
+        self.patch(unix_events, "_UnixSelectorEventLoop", None)
+        self.startWorker(2)
+
     def test_twoWorkers(self) -> None:
         """
         A second worker gets the same socket, and one's close leaves the other

@@ -13,7 +13,6 @@ import asyncio
 import errno
 import os
 import socket
-from asyncio import base_events, unix_events
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Optional
@@ -52,13 +51,9 @@ def installAsyncServers(client: SocketClient, startup: IStartup) -> Callable[[],
     @return: what undoes it.
     """
     hooks = _Hooks(Asker(client, startup))
-    hooks.hook(base_events.BaseEventLoop, "create_server", hooks.createServer)
-    hooks.hook(
-        base_events.BaseEventLoop, "create_datagram_endpoint", hooks.createDatagram
-    )
-    hooks.hook(
-        unix_events._UnixSelectorEventLoop, "create_unix_server", hooks.createUNIX
-    )
+    hooks.hook(asyncio.BaseEventLoop, "create_server", hooks.createServer)
+    hooks.hook(asyncio.BaseEventLoop, "create_datagram_endpoint", hooks.createDatagram)
+    hooks.hook(asyncio.SelectorEventLoop, "create_unix_server", hooks.createUNIX)
 
     def hookUvloop(module: ModuleType) -> None:
         hooks.hook(module.Loop, "create_server", hooks.createServer)
