@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from twisted_cluster import cluster
 from twisted_cluster.errors import (
     AlreadyConsumed,
+    ChannelFull,
     InsideWorker,
     NotAWorker,
     RequestFailed,
@@ -153,12 +154,29 @@ class WorkerTests(SynchronousTestCase):
         """
         A message to a worker that does not live fails.
         """
-        self.watcher.conversation.forward = lambda to, data: to == 1
+        self.watcher.conversation.forward = lambda to, data: (
+            None if to == 1 else UnknownWorker("there is none")
+        )
         known = cluster.channel().send("x", to=1)
         unknown = cluster.channel().send("x", to=99)
         self.watcher.pump()
         self.successResultOf(known)
         self.failureResultOf(unknown, UnknownWorker)
+
+    def test_manyUnknown(self) -> None:
+        """
+        However many messages of one turn could not be passed on, each of them
+        fails, and the channel survives.
+        """
+        refusal = ChannelFull("too much waits")
+        self.watcher.conversation.forward = lambda to, data: refusal
+        sent = [cluster.channel().send(1, to=1) for _ in range(30_000)]
+        self.watcher.pump()
+        for each in sent:
+            self.failureResultOf(each, ChannelFull)
+        last = cluster.channel().send("x")
+        self.watcher.pump()
+        self.successResultOf(last)
 
     def test_whenStopping(self) -> None:
         """

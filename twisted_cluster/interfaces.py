@@ -97,6 +97,9 @@ class IMessageSender(Interface):
 class IChannel(IMessageSender):
     """
     A worker's connection to its watcher: what C{cluster.channel()} returns.
+
+    It belongs to the reactor's thread: elsewhere, call its methods by
+    C{reactor.callFromThread}.
     """
 
     def send(data: Data, to: Optional[int] = None) -> Deferred[None]:
@@ -106,8 +109,8 @@ class IChannel(IMessageSender):
         @param to: the id of a worker, or L{None} for the watcher.
         @return: as L{IMessageSender.send}; for another worker, it fires when
             the watcher has taken the message over, and fails with
-            L{UnknownWorker} when there is no such worker, or too much waits for
-            it already.
+            L{UnknownWorker} when there is no such worker, and with
+            L{ChannelFull} when too much waits for it already.
         """
 
     def responder(callable: Optional[Responder]) -> None:

@@ -4,7 +4,7 @@ Two sides of a conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Optional
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -40,7 +40,7 @@ class Side:
     """
 
     def __init__(self, clock: Clock, limit: int = LIMIT) -> None:
-        self.waiting: list[tuple[bytes, bytes, bool, Deferred[Sequence[int]]]] = []
+        self.waiting: list[tuple[bytes, bytes, bool, Deferred[bytes]]] = []
         self.inbox: Inbox[Message] = Inbox("")
         self.conversation: Conversation[Message] = Conversation(
             lambda: clock, self.sendPiece, lambda: None, self.inbox, Message, limit
@@ -48,10 +48,8 @@ class Side:
         self.messages: list[Any] = []
         self.gate: Optional[Deferred[None]] = None
 
-    def sendPiece(
-        self, kind: bytes, data: bytes, more: bool
-    ) -> Deferred[Sequence[int]]:
-        acknowledgement: Deferred[Sequence[int]] = Deferred()
+    def sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[bytes]:
+        acknowledgement: Deferred[bytes] = Deferred()
         self.waiting.append((kind, data, more, acknowledgement))
         return acknowledgement
 
@@ -252,21 +250,25 @@ class Forwards(ConversationTestCase):
     def test_forward(self) -> None:
         """
         The watcher gets the id and the data, still encoded; where it says that
-        nobody takes it, the sender fails, and the others do not.
+        there is no such worker, or that its queue is full, the sender is told
+        which, and the others are not.
         """
+        refusals = {2: UnknownWorker("gone"), 4: ChannelFull("full")}
         forwarded: list[tuple[int, bytes]] = []
 
-        def forward(to: int, encoded: bytes) -> bool:
+        def forward(to: int, encoded: bytes) -> Optional[BaseException]:
             forwarded.append((to, encoded))
-            return to != 2
+            return refusals.get(to)
 
         self.b.conversation.forward = forward
-        sent = [self.a.conversation.send("hi", to) for to in (1, 2, 3)]
+        sent = [self.a.conversation.send("hi", to) for to in (1, 2, 3, 4)]
         self.settle()
-        self.assertEqual(forwarded, [(to, encode("hi", LIMIT)) for to in (1, 2, 3)])
+        encoded = encode("hi", LIMIT)
+        self.assertEqual(forwarded, [(to, encoded) for to in (1, 2, 3, 4)])
         self.successResultOf(sent[0])
         self.failureResultOf(sent[1], UnknownWorker)
         self.successResultOf(sent[2])
+        self.failureResultOf(sent[3], ChannelFull)
 
     def test_noID(self) -> None:
         """
@@ -450,7 +452,7 @@ class Requests(ConversationTestCase):
         from twisted_cluster.ipc.codec import reply
 
         batch = joinBatch([reply(99, True, encode(1, LIMIT))])
-        self.assertEqual(self.a.conversation.received(b"r", batch, False), ())
+        self.assertEqual(self.a.conversation.received(b"r", batch, False), b"")
 
     def test_close(self) -> None:
         """

@@ -5,7 +5,6 @@ What waits to be sent.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given
@@ -17,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_cluster.errors import ChannelClosed, ChannelFull, UnknownWorker
 from twisted_cluster.ipc import outbox as module
 from twisted_cluster.ipc.codec import encode, pair, splitForwards, splitMessages
-from twisted_cluster.ipc.commands import PIECE
+from twisted_cluster.ipc.commands import FULL, PIECE, TAKEN, UNKNOWN
 from twisted_cluster.ipc.outbox import WINDOW, Outbox
 
 
@@ -28,23 +27,21 @@ class Peer:
 
     def __init__(self) -> None:
         self.pieces: list[tuple[bytes, bytes, bool]] = []
-        self.waiting: list[Deferred[Sequence[int]]] = []
+        self.waiting: list[Deferred[bytes]] = []
         self.schedules = 0
         self.outbox = Outbox(self.sendPiece, self.schedule)
 
-    def sendPiece(
-        self, kind: bytes, data: bytes, more: bool
-    ) -> Deferred[Sequence[int]]:
+    def sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[bytes]:
         self.pieces.append((kind, data, more))
-        answer: Deferred[Sequence[int]] = Deferred()
+        answer: Deferred[bytes] = Deferred()
         self.waiting.append(answer)
         return answer
 
     def schedule(self) -> None:
         self.schedules += 1
 
-    def acknowledge(self, *undelivered: int) -> None:
-        self.waiting.pop(0).callback(undelivered)
+    def acknowledge(self, *refused: int) -> None:
+        self.waiting.pop(0).callback(bytes(refused))
 
     def acknowledgeAll(self) -> None:
         self.outbox.flush()
@@ -300,19 +297,20 @@ class Waiters(SynchronousTestCase):
         peer.acknowledge()
         self.assertIsNone(self.successResultOf(sent))
 
-    def test_undelivered(self) -> None:
+    def test_refused(self) -> None:
         """
-        Forwards that reached nobody fail, the others of the batch do not.
+        Forwards that reached nobody fail, each with its reason, and the others
+        of the batch do not.
         """
         peer = Peer()
         sent = [peer.outbox.put(b"f", pair(to, encode("hi", 100))) for to in (7, 8, 9)]
         peer.outbox.flush()
         [(_, batch)] = peer.batches()
         self.assertEqual([to for to, _ in splitForwards(batch)], [7, 8, 9])
-        peer.acknowledge(0, 2)
+        peer.acknowledge(UNKNOWN, TAKEN, FULL)
         self.failureResultOf(sent[0], UnknownWorker)
         self.successResultOf(sent[1])
-        self.failureResultOf(sent[2], UnknownWorker)
+        self.failureResultOf(sent[2], ChannelFull)
 
     def test_cancelled(self) -> None:
         """

@@ -26,6 +26,12 @@ The most bytes of a batch that one command carries: below AMP's 65,535, with
 room for the other values of the box in a 64 KiB read.
 """
 
+TAKEN: Final = 0
+UNKNOWN: Final = 1
+"""Of a message for another worker: there is no such worker."""
+FULL: Final = 2
+"""Of a message for another worker: too much waits for that one."""
+
 
 class Hello(amp.Command):
     """
@@ -94,8 +100,9 @@ class Messages(amp.Command):
         C{[sender, data]}.
 
     The answer to the last piece comes when all of the batch has been taken
-    over by the receiver's queue, which is what the sender waits for.  It
-    lists the positions of forwards that could not be passed on.
+    over by the receiver's queue, which is what the sender waits for.  Its
+    C{refused} is empty, unless forwards could not be passed on; then it has a
+    byte for each item of the batch, one of L{TAKEN}, L{UNKNOWN} and L{FULL}.
     """
 
     arguments = [
@@ -103,7 +110,7 @@ class Messages(amp.Command):
         (b"data", amp.String()),
         (b"more", amp.Boolean()),
     ]
-    response = [(b"undelivered", amp.ListOf(amp.Integer()))]
+    response = [(b"refused", amp.String())]
 
 
 class LogEvents(amp.Command):

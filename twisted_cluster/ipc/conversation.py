@@ -8,7 +8,7 @@ somebody who answers none of ours before his own is answered.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import (
     Any,
     Final,
@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import (
     ChannelClosed,
     ChannelError,
+    ChannelFull,
     ProtocolError,
     RequestFailed,
     RequestTimeout,
@@ -38,11 +39,13 @@ from twisted_cluster.errors import (
 )
 from twisted_cluster.interfaces import Data
 from twisted_cluster.ipc import codec
+from twisted_cluster.ipc.commands import FULL, TAKEN, UNKNOWN
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.outbox import Outbox, SendPiece
 
 M = TypeVar("M")
 Answer = Callable[[Data], Any]
+Forward = Callable[[int, bytes], Optional[BaseException]]
 _SLACK = 1024 * 1024
 """How much longer than the longest message a batch may be."""
 _MOST_WORKERS = 2**63
@@ -58,8 +61,9 @@ class Conversation(Generic[M]):
     L{Outbox} and what arrives in an L{Inbox}, and knows nothing of transports
     or of AMP: pieces leave through a callable and come in by L{received}.
 
-    @ivar forward: passes a message on to the worker with an id, and says
-        whether that worker takes it; L{None} where there are no others.
+    @ivar forward: passes a message on to the worker with an id, and returns
+        L{None} or the error that tells why that worker does not take it;
+        L{None} where there are no others.
     """
 
     _log = Logger("twisted_cluster")
@@ -98,7 +102,7 @@ class Conversation(Generic[M]):
         self._messages = Outbox(sendPiece, schedule)
         self._requests = Outbox(sendPiece, schedule)
         self._replies = Outbox(sendPiece, schedule)
-        self.forward: Optional[Callable[[int, bytes], bool]] = None
+        self.forward: Optional[Forward] = None
 
     def send(self, data: Data, to: Optional[int] = None) -> Deferred[None]:
         """
@@ -182,17 +186,18 @@ class Conversation(Generic[M]):
 
     def received(
         self, kind: bytes, data: bytes, more: bool
-    ) -> Union[Sequence[int], Deferred[Sequence[int]]]:
+    ) -> Union[bytes, Deferred[bytes]]:
         """
         Take a piece over.
 
-        @return: the positions of the items that reached nobody, for the
-            acknowledgement, when it is time to send that.
+        @return: the acknowledgement, when it is time to send that: which items
+            were refused, as L{Messages<twisted_cluster.ipc.commands.Messages>}
+            says it.
         @raise ProtocolError: when the piece makes no sense.
         """
         batch = self._joined(kind, data, more)
         if batch is None:
-            return ()
+            return b""
         room: Optional[Deferred[None]] = None
         message = self._message
         if kind == b"m":
@@ -212,7 +217,7 @@ class Conversation(Generic[M]):
             return self._forwarded(batch, self.forward)
         else:
             raise ProtocolError(f"a batch of unknown kind {kind!r}")
-        return () if room is None else room.addCallback(lambda _: ())
+        return b"" if room is None else room.addCallback(lambda _: b"")
 
     def flush(self) -> None:
         """
@@ -267,14 +272,15 @@ class Conversation(Generic[M]):
         self._partsSize -= len(batch)
         return batch
 
-    def _forwarded(
-        self, batch: bytes, forward: Callable[[int, bytes], bool]
-    ) -> Sequence[int]:
-        return [
-            position
-            for position, (to, raw) in enumerate(codec.splitForwards(batch))
-            if not forward(to, bytes(raw))
-        ]
+    def _forwarded(self, batch: bytes, forward: Forward) -> bytes:
+        refused = bytearray()
+        for to, raw in codec.splitForwards(batch):
+            why = forward(to, bytes(raw))
+            if why is None:
+                refused.append(TAKEN)
+            else:
+                refused.append(FULL if isinstance(why, ChannelFull) else UNKNOWN)
+        return bytes(refused) if any(refused) else b""
 
     def _respite(self) -> Optional[Deferred[None]]:
         if self._answering < MOST_ANSWERING:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from twisted_cluster.errors import ChannelClosed, ChannelFull, UnknownWorker
 from twisted_cluster.ipc.codec import joinBatch
-from twisted_cluster.ipc.commands import PIECE
+from twisted_cluster.ipc.commands import FULL, PIECE, UNKNOWN
 
 WINDOW: Final = 8
 LIMIT: Final = 64 * 1024 * 1024
@@ -32,7 +32,7 @@ _callbacksOf = attrgetter(
     "_callbacks" if hasattr(Deferred(), "_callbacks") else "callbacks"
 )
 
-SendPiece = Callable[[bytes, bytes, bool], "Deferred[Sequence[int]]"]
+SendPiece = Callable[[bytes, bytes, bool], "Deferred[bytes]"]
 
 
 class _Batch:
@@ -83,13 +83,19 @@ def _fire(waiters: list[Deferred[None]]) -> None:
         waiter.callback(None)
 
 
-def _fireSome(waiters: list[Deferred[None]], undelivered: Sequence[int]) -> None:
+def _fireSome(waiters: list[Deferred[None]], refused: bytes) -> None:
     """
-    Fire Deferreds, and fail those at some positions.
+    Fire Deferreds, and fail those of messages that were refused.
     """
-    for position, waiter in enumerate(waiters):
-        if position in undelivered:
-            waiter.errback(UnknownWorker("no such worker, or too much waits for it"))
+    for waiter, why in zip(waiters, refused, strict=False):
+        if why == UNKNOWN:
+            waiter.errback(UnknownWorker("there is no such worker"))
+        elif why == FULL:
+            waiter.errback(
+                ChannelFull(
+                    "too much is waiting for that worker already: send less, or later"
+                )
+            )
         else:
             waiter.callback(None)
 
@@ -107,8 +113,9 @@ class Outbox:
     def __init__(self, sendPiece: SendPiece, schedule: Callable[[], None]) -> None:
         """
         @param sendPiece: called with a kind, bytes and whether more pieces of
-            the batch follow; its Deferred is the acknowledgement, with the
-            positions of the items that reached nobody.
+            the batch follow; its Deferred is the acknowledgement, and
+            tells which items were refused, as L{Messages
+            <twisted_cluster.ipc.commands.Messages>} does.
         @param schedule: called when there is something to flush; it is to call
             L{flush} once the current reactor turn is over.
         """
@@ -240,15 +247,13 @@ class Outbox:
         self._unanswered[batch] = None
         return batch
 
-    def _acknowledged(
-        self, undelivered: Sequence[int], batch: Optional[_Batch]
-    ) -> None:
+    def _acknowledged(self, refused: bytes, batch: Optional[_Batch]) -> None:
         self._onTheirWay -= 1
         if batch is not None and batch in self._unanswered:
             del self._unanswered[batch]
             self.queued -= batch.weight
-            if undelivered:
-                _fireSome(batch.waiters, undelivered)
+            if refused:
+                _fireSome(batch.waiters, refused)
             else:
                 _fire(batch.waiters)
         if not self._scheduled:

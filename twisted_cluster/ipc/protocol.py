@@ -5,7 +5,8 @@ What the two ends of a control channel have in common.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Optional, cast
 
 from twisted.internet.defer import Deferred
@@ -67,14 +68,12 @@ class ControlProtocol(QuietAMP):
         answer = self.callRemote(command, **arguments)
         return cast("Deferred[dict[str, Any]]", answer) if answer else Deferred()
 
-    def sendPiece(
-        self, kind: bytes, data: bytes, more: bool
-    ) -> Deferred[Sequence[int]]:
+    def sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[bytes]:
         """
         Send a piece of a batch, as L{twisted_cluster.ipc.outbox.SendPiece}.
         """
         answer = self.callRemote(commands.Messages, kind=kind, data=data, more=more)
-        sent: Deferred[Sequence[int]] = answer.addCallback(_undelivered)
+        sent: Deferred[bytes] = answer.addCallback(itemgetter("refused"))
         return sent
 
     @commands.Messages.responder
@@ -91,8 +90,8 @@ class ControlProtocol(QuietAMP):
             self.unhandledError(Failure())
             return Deferred()
         if isinstance(taken, Deferred):
-            return taken.addCallback(lambda rejected: {"undelivered": rejected})
-        return {"undelivered": taken}
+            return taken.addCallback(lambda refused: {"refused": refused})
+        return {"refused": taken}
 
     def lengthLimitExceeded(self, length: int) -> None:
         """
@@ -150,8 +149,3 @@ class ControlProtocol(QuietAMP):
         """
         super().connectionLost(reason)
         self.lost(reason)
-
-
-def _undelivered(answer: dict[str, Any]) -> Sequence[int]:
-    undelivered: Sequence[int] = answer["undelivered"]
-    return undelivered

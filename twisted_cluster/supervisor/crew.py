@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import CrashLooping, StartFailed
+from twisted_cluster.errors import CrashLooping, StartFailed, UnknownWorker
 from twisted_cluster.interfaces import Responder, WorkerMessage
 from twisted_cluster.ipc import codec
 from twisted_cluster.ipc.inbox import Inbox
@@ -177,19 +177,19 @@ class Crew:
         """
         self._bury(worker, death)
 
-    def forward(self, sender: int, to: int, encoded: bytes) -> bool:
+    def forward(self, sender: int, to: int, encoded: bytes) -> Optional[BaseException]:
         """
         Pass a message from one worker on to another.
 
-        @return: whether there is such a worker, and it takes messages.
+        @return: why that worker does not take it, or L{None}.
         """
         handle = self.handles.get(to)
         if handle is None:
-            return False
+            return UnknownWorker(f"there is no worker {to}")
         refused: list[Failure] = []
         sent = handle.conversation.sendEncoded(b"w", codec.pair(sender, encoded))
         sent.addErrback(refused.append)
-        return not refused
+        return refused[0].value if refused else None
 
     def _bury(self, worker: WorkerHandle, death: Death) -> None:
         del self.handles[worker.id]

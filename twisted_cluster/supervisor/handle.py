@@ -60,7 +60,9 @@ class Owner(Shape):
 
     def workerDied(self, worker: WorkerHandle, death: Death) -> None: ...
 
-    def forward(self, sender: int, to: int, encoded: bytes) -> bool: ...
+    def forward(
+        self, sender: int, to: int, encoded: bytes
+    ) -> Optional[BaseException]: ...
 
 
 @implementer(IWorkerHandle)
