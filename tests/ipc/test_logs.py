@@ -236,6 +236,13 @@ class SameTextTests(SynchronousTestCase):
             event = legacy(log.err, failure(), why)
             self.assertEqual(formatEvent(across(event)), formatEvent(event))
 
+    def test_formatOfItself(self) -> None:
+        """
+        Of a format that refers to itself.
+        """
+        event = emitted("{a!r} is {log_format!r}", a=[1])
+        self.assertEqual(formatEvent(across(event)), formatEvent(event))
+
     @given(some.dictionaries(some.from_regex(r"\A[a-z]{1,4}\Z"), _ANYTHING, max_size=5))
     def test_anything(self, arguments: dict[str, Any]) -> None:
         """

@@ -14,7 +14,12 @@ from functools import lru_cache
 from string import Formatter
 from typing import Any, Final, Optional
 
-from twisted.logger._format import formatWithCall
+from twisted.logger import formatEvent
+
+UNFORMATTABLE: Final = ("Unable to format event ", "MESSAGE LOST: ")
+"""
+How the text begins that C{formatEvent} gives for an event that it cannot format.
+"""
 
 _SIMPLE: Final = re.compile(
     r"""
@@ -50,8 +55,9 @@ def flatten(format: str, event: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
     @return: the text, and the texts of the fields under the keys that
         C{twisted.logger} looks for in C{log_flattened}.
-    @raise Exception: whatever C{formatWithCall} raises.
+    @raise ValueError: when a field cannot be formatted, or not by itself.
     """
+    scratch = dict(event)
     pieces: list[str] = []
     fields: dict[str, str] = {}
     seen: dict[str, int] = {}
@@ -59,7 +65,12 @@ def flatten(format: str, event: dict[str, Any]) -> tuple[str, dict[str, str]]:
         pieces.append(literal)
         if name is None:
             continue
-        text = formatWithCall(_field(name, specification, conversion), event)
+        if "log_format" in name:
+            raise ValueError("the format refers to itself")
+        scratch["log_format"] = _field(name, specification, conversion)
+        text = formatEvent(scratch)
+        if text.startswith(UNFORMATTABLE):
+            raise ValueError(text)
         pieces.append(text)
         key = f"{name}!{conversion or 's'}:{specification or ''}"
         seen[key] = seen.get(key, 0) + 1

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from twisted_cluster.ipc.failures import FailureText, RemoteFailure, describeFailure
-from twisted_cluster.ipc.formats import flatten, isSimple
+from twisted_cluster.ipc.formats import UNFORMATTABLE, flatten, isSimple
 from twisted_cluster.ipc.logqueue import LogQueue
 from twisted_cluster.ipc.plain import SCALARS, plainData, safeText
 from twisted_cluster.ipc.records import (
@@ -84,7 +84,6 @@ _RESERVED: Final = _LEGACY.union(
         "cluster_arguments",
     )
 )
-_UNFORMATTABLE: Final = ("Unable to format event ", "MESSAGE LOST: ")
 _LATEST: Final = 2e11
 
 
@@ -181,7 +180,7 @@ def _formatInto(
         record.braces = True
         if exact and isSimple(format):
             record.text = formatEvent(event)
-            record.braces = not record.text.startswith(_UNFORMATTABLE)
+            record.braces = not record.text.startswith(UNFORMATTABLE)
         else:
             try:
                 record.text, record.fields = flatten(format, event)
