@@ -58,7 +58,7 @@ def fromWatcher(text: str, **keys: Any) -> dict[str, Any]:
     """
     return {
         "log_level": LogLevel.info,
-        "log_namespace": "twisted_cluster.watcher",
+        "log_namespace": "twisted_cluster",
         "log_format": text,
         "log_time": WHEN,
         **keys,
@@ -108,7 +108,7 @@ class LookTests(SynchronousTestCase):
         self.assertEqual(
             lines,
             [
-                "16:13:20.118 info  watcher   watcher              Starting 2",
+                "16:13:20.118 info  watcher   twisted_cluster      Starting 2",
                 "16:13:20.118 debug worker 2  app.web              serving",
                 "             │ many",
                 "16:13:20.118 crit  worker 2  app.web              failed",
@@ -159,7 +159,7 @@ class LookTests(SynchronousTestCase):
             lines,
             [
                 "2026-09-21T16:13:20.118+02:00 [watcher]   info     "
-                "twisted_cluster.watcher: Starting",
+                "twisted_cluster: Starting",
                 "2026-09-21T16:13:20.118+02:00 [worker 2]  error    app.web: failed",
                 "    Traceback:",
                 "      File",
@@ -208,7 +208,7 @@ class LookTests(SynchronousTestCase):
                     "level": "info",
                     "worker": None,
                     "slot": None,
-                    "namespace": "twisted_cluster.watcher",
+                    "namespace": "twisted_cluster",
                     "message": "Starting 2 {1}",
                     "format": "Starting {n} {x}",
                     "traceback": None,
@@ -355,7 +355,7 @@ class SafetyTests(SynchronousTestCase):
         A namespace gives up its leading parts first.
         """
         for namespace, expected in (
-            ("twisted_cluster.watcher", "watcher"),
+            ("twisted_cluster", "twisted_cluster"),
             ("twisted.web.server.Site", "t.web.server.Site"),
             ("my.very.long.package.name.Class", "m.v.l.p.name.Class"),
             ("a" * 30, "…" + "a" * 19),

@@ -25,20 +25,16 @@ import msgspec
 from twisted.logger import FileLogObserver, ILogObserver, formatEvent
 from twisted.python.failure import Failure
 
-from twisted_cluster.ipc.logs import LEVELS, describeEvent
+from twisted_cluster.ipc.logs import LEVELS, describeEvent, levelNumber
 from twisted_cluster.ipc.plain import plainData, safeText
 
 _WATCHER: Final = "watcher"
-_PACKAGE: Final = "twisted_cluster."
 _NAMESPACE: Final = 20
-_LEVEL_NAMES: Final = {
-    10: "debug",
-    20: "info",
-    30: "warn",
-    40: "error",
-    50: "critical",
+_LEVEL_NAMES: Final = {number: level.name for level, number in LEVELS.items()}
+_SHORT_NAMES: Final = {
+    number: f"{'crit' if name == 'critical' else name:<5}"
+    for number, name in _LEVEL_NAMES.items()
 }
-_SHORT_NAMES: Final = {10: "debug", 20: "info ", 30: "warn ", 40: "error", 50: "crit "}
 _UNSAFE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -146,7 +142,7 @@ class _Entry:
 
     def __init__(self, event: dict[str, Any]) -> None:
         self.event = event
-        self.level = LEVELS.get(event.get("log_level"), 20)
+        self.level = levelNumber(event)
         when = event.get("log_time")
         self.time: float = when if isinstance(when, (int, float)) else now()
         self.namespace = _string(event.get("log_namespace", "-"))
@@ -266,10 +262,10 @@ def _slotColour(slot: Optional[int]) -> str:
 
 def shorten(namespace: str, width: int) -> str:
     """
-    Abbreviate a namespace: the package's own name goes first, then its leading
-    parts shrink to their initials, then it is cut on the left.
+    Abbreviate a namespace: first its leading parts shrink to their initials, then
+    it is cut on the left.
     """
-    parts = escape(namespace.removeprefix(_PACKAGE)).split(".")
+    parts = escape(namespace).split(".")
     for index in range(len(parts) - 1):
         if len(".".join(parts)) <= width:
             break
