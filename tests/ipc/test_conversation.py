@@ -48,10 +48,12 @@ class Side:
         self.messages: list[Any] = []
         self.gate: Optional[Deferred[None]] = None
 
-    def sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[bytes]:
+    def sendPiece(
+        self, kind: bytes, data: bytes, more: bool, confirmed: bool
+    ) -> Optional[Deferred[bytes]]:
         acknowledgement: Deferred[bytes] = Deferred()
         self.waiting.append((kind, data, more, acknowledgement))
-        return acknowledgement
+        return acknowledgement if confirmed else None
 
     def consume(self) -> None:
         """

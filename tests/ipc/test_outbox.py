@@ -5,7 +5,7 @@ What waits to be sent.
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, Optional
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,14 +25,18 @@ class Peer:
     The other side: collects pieces, and acknowledges when told to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, confirmed: bool = True) -> None:
         self.pieces: list[tuple[bytes, bytes, bool]] = []
         self.waiting: list[Deferred[bytes]] = []
         self.schedules = 0
-        self.outbox = Outbox(self.sendPiece, self.schedule)
+        self.outbox = Outbox(self.sendPiece, self.schedule, confirmed)
 
-    def sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[bytes]:
+    def sendPiece(
+        self, kind: bytes, data: bytes, more: bool, confirmed: bool
+    ) -> Optional[Deferred[bytes]]:
         self.pieces.append((kind, data, more))
+        if not confirmed:
+            return None
         answer: Deferred[bytes] = Deferred()
         self.waiting.append(answer)
         return answer
@@ -245,6 +249,78 @@ class Windows(SynchronousTestCase):
         self.assertTrue(len(full) > 50)
         for each in full:
             self.failureResultOf(each, ChannelFull)
+
+
+class Unconfirmed(SynchronousTestCase):
+    """
+    Items of which nobody wants to know whether they have arrived.
+    """
+
+    def setUp(self) -> None:
+        self.peer = Peer(confirmed=False)
+
+    def put(self, size: int) -> Deferred[None]:
+        """
+        Put in an item, and send what can be sent.
+        """
+        sent = put(self.peer.outbox, b"x" * size)
+        self.peer.outbox.flush()
+        return sent
+
+    def test_sent(self) -> None:
+        """
+        Their Deferreds fire when they were sent.
+        """
+        for _ in range(3):
+            self.successResultOf(self.put(10))
+        self.assertEqual(self.peer.waiting, [])
+        self.assertEqual(self.peer.outbox.queued, 0)
+
+    def test_someAreAcknowledged(self) -> None:
+        """
+        After so many bytes one is acknowledged, for all before it.
+        """
+        for _ in range(2):
+            before = len(self.peer.pieces)
+            while not self.peer.waiting:
+                sent = self.put(1000)
+            self.assertTrue(len(self.peer.pieces) - before <= PIECE / 1000)
+            self.assertNoResult(sent)
+            self.peer.acknowledge()
+            self.successResultOf(sent)
+
+    def test_longOnesAre(self) -> None:
+        """
+        One that takes several pieces is acknowledged as ever.
+        """
+        sent = self.put(2 * PIECE)
+        self.assertEqual(len(self.peer.waiting), 3)
+        self.peer.acknowledgeAll()
+        self.successResultOf(sent)
+
+    @given(st.lists(st.integers(0, 2 * PIECE), max_size=100), st.booleans())
+    def test_bounded(self, sizes: list[int], tiny: bool) -> None:
+        """
+        When the other side acknowledges nothing, no more than two windows of
+        bytes are on their way.
+        """
+        peer = Peer(confirmed=False)
+        for size in sizes * 10:
+            put(peer.outbox, b"x" * (size % 100 if tiny else size))
+            peer.outbox.flush()
+        onTheirWay = sum(len(data) for _, data, _ in peer.pieces)
+        self.assertTrue(onTheirWay <= (2 * WINDOW + 1) * PIECE, onTheirWay)
+        self.assertTrue(len(peer.waiting) <= WINDOW)
+
+    def test_closed(self) -> None:
+        """
+        What was not sent fails when the connection ends.
+        """
+        waiting = [self.put(PIECE) for _ in range(WINDOW)]
+        waiting.append(self.put(1))
+        self.peer.outbox.close("gone")
+        for each in waiting:
+            self.failureResultOf(each, ChannelClosed)
 
 
 class Waiters(SynchronousTestCase):

@@ -109,6 +109,20 @@ class Carried(SynchronousTestCase):
         for each in (*sent, back):
             self.successResultOf(each)
 
+    def test_requests(self) -> None:
+        """
+        A request and its reply are one box each: they answer one another.
+        """
+        one, other = End(), End()
+        other.conversation.responder(lambda data: data + 1)
+        asked = one.conversation.request(1)
+        for sender, receiver in ((one, other), (other, one)):
+            stream = sender.take()
+            self.assertEqual(len(amp.parseString(stream)), 1)
+            receiver.protocol.dataReceived(stream)
+        self.assertEqual(self.successResultOf(asked), 2)
+        self.assertEqual((one.take(), other.take()), (b"", b""))
+
     def test_boxesFit(self) -> None:
         """
         A piece never is too long for AMP.

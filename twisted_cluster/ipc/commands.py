@@ -113,6 +113,17 @@ class Messages(amp.Command):
     response = [(b"refused", amp.String())]
 
 
+class UnconfirmedMessages(Messages):
+    """
+    A batch of messages, in one piece, that is not answered.  Requests and
+    replies come so, but for one piece in each L{PIECE} bytes: they are answered
+    by their like, and what is on its way is bounded all the same.
+    """
+
+    commandName = Messages.commandName
+    requiresAnswer = False
+
+
 class LogEvents(amp.Command):
     """
     Worker to watcher: a piece of a batch of log events, see

@@ -100,8 +100,8 @@ class Conversation(Generic[M]):
         self._parts: dict[bytes, list[bytes]] = {}
         self._partsSize = 0
         self._messages = Outbox(sendPiece, schedule)
-        self._requests = Outbox(sendPiece, schedule)
-        self._replies = Outbox(sendPiece, schedule)
+        self._requests = Outbox(sendPiece, schedule, confirmed=False)
+        self._replies = Outbox(sendPiece, schedule, confirmed=False)
         self.forward: Optional[Forward] = None
 
     def send(self, data: Data, to: Optional[int] = None) -> Deferred[None]:

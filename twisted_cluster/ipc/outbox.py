@@ -5,6 +5,9 @@ What is put in during one reactor turn leaves as batches of about a piece each;
 an item that is longer leaves in several pieces.  At most L{WINDOW} pieces are
 unacknowledged at any time: that bounds the memory of a connection whose other
 side does not read, and what a heartbeat may have to wait behind.
+
+Where nobody wants to know when an item has arrived, an acknowledgement is asked
+for only with every so many bytes: it stands for what was sent before it, too.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ _callbacksOf = attrgetter(
     "_callbacks" if hasattr(Deferred(), "_callbacks") else "callbacks"
 )
 
-SendPiece = Callable[[bytes, bytes, bool], "Deferred[bytes]"]
+SendPiece = Callable[[bytes, bytes, bool, bool], Optional["Deferred[bytes]"]]
 
 
 class _Batch:
@@ -110,17 +113,26 @@ class Outbox:
         they cost beside.
     """
 
-    def __init__(self, sendPiece: SendPiece, schedule: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sendPiece: SendPiece,
+        schedule: Callable[[], None],
+        confirmed: bool = True,
+    ) -> None:
         """
-        @param sendPiece: called with a kind, bytes and whether more pieces of
-            the batch follow; its Deferred is the acknowledgement, and
-            tells which items were refused, as L{Messages
-            <twisted_cluster.ipc.commands.Messages>} does.
+        @param sendPiece: called with a kind, bytes, whether more pieces of
+            the batch follow, and whether to ask for an acknowledgement.  If
+            so, its Deferred is that, and tells which items were refused, as
+            L{Messages<twisted_cluster.ipc.commands.Messages>} does.
         @param schedule: called when there is something to flush; it is to call
             L{flush} once the current reactor turn is over.
+        @param confirmed: whether the Deferreds of L{put} are to fire only when
+            the other side has taken the items over; else, when they were sent.
         """
         self._sendPiece = sendPiece
         self._schedule = schedule
+        self._confirmed = confirmed
+        self._unconfirmed = 0
         self._batches: deque[_Batch] = deque()
         self._sending: Optional[_Batch] = None
         self._data = b""
@@ -185,12 +197,15 @@ class Outbox:
             else:
                 self._sending = None
                 self._data = b""
-            self._onTheirWay += 1
-            self._sendPiece(batch.kind, piece, more).addCallbacks(
-                self._acknowledged,
-                self._lost,
-                callbackArgs=(None if more else batch,),
-            )
+            last = None if more else batch
+            answer = self._sendPiece(batch.kind, piece, more, self._asks(batch))
+            if answer is None:
+                self._taken(batch, b"")
+            else:
+                self._onTheirWay += 1
+                answer.addCallbacks(
+                    self._acknowledged, self._lost, callbackArgs=(last,)
+                )
 
     def close(self, why: str) -> None:
         """
@@ -247,15 +262,29 @@ class Outbox:
         self._unanswered[batch] = None
         return batch
 
-    def _acknowledged(self, refused: bytes, batch: Optional[_Batch]) -> None:
-        self._onTheirWay -= 1
-        if batch is not None and batch in self._unanswered:
+    def _asks(self, batch: _Batch) -> bool:
+        """
+        Whether to ask for an acknowledgement of a batch's next piece.
+        """
+        self._unconfirmed += batch.weight
+        if self._confirmed or self._unconfirmed > PIECE:
+            self._unconfirmed = 0
+            return True
+        return False
+
+    def _taken(self, batch: _Batch, refused: bytes) -> None:
+        if batch in self._unanswered:
             del self._unanswered[batch]
             self.queued -= batch.weight
             if refused:
                 _fireSome(batch.waiters, refused)
             else:
                 _fire(batch.waiters)
+
+    def _acknowledged(self, refused: bytes, batch: Optional[_Batch]) -> None:
+        self._onTheirWay -= 1
+        if batch is not None:
+            self._taken(batch, refused)
         if not self._scheduled:
             self.flush()
 

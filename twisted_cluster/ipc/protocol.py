@@ -68,11 +68,16 @@ class ControlProtocol(QuietAMP):
         answer = self.callRemote(command, **arguments)
         return cast("Deferred[dict[str, Any]]", answer) if answer else Deferred()
 
-    def sendPiece(self, kind: bytes, data: bytes, more: bool) -> Deferred[bytes]:
+    def sendPiece(
+        self, kind: bytes, data: bytes, more: bool, confirmed: bool
+    ) -> Optional[Deferred[bytes]]:
         """
         Send a piece of a batch, as L{twisted_cluster.ipc.outbox.SendPiece}.
         """
-        answer = self.callRemote(commands.Messages, kind=kind, data=data, more=more)
+        command = commands.Messages if confirmed else commands.UnconfirmedMessages
+        answer = self.callRemote(command, kind=kind, data=data, more=more)
+        if not confirmed:
+            return None
         sent: Deferred[bytes] = answer.addCallback(itemgetter("refused"))
         return sent
 
