@@ -4,13 +4,14 @@ Writing without a reactor.
 
 from __future__ import annotations
 
+import os
 import socket
 
 from twisted.internet.interfaces import ITransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from twisted_cluster.sockets.blocking import BlockingTransport
+from twisted_cluster.sockets.blocking import BlockingTransport, identify, isStill
 
 
 class Blocking(SynchronousTestCase):
@@ -62,3 +63,22 @@ class Blocking(SynchronousTestCase):
         self.peer.close()
         transport.write(b"x")
         transport.write(b"x")
+
+    def test_replaced(self) -> None:
+        """
+        What is not the same socket any more is not written to, whether the
+        number is free or somebody else's.
+        """
+        identity = identify(self.skt)
+        transport = BlockingTransport(self.skt, 1.0, identity)
+        mine, others = socket.socketpair()
+        self.addCleanup(others.close)
+        os.dup2(mine.fileno(), self.skt.fileno())
+        mine.close()
+        others.setblocking(False)
+        self.assertFalse(isStill(self.skt, identity))
+        transport.write(b"x")
+        self.assertRaises(BlockingIOError, others.recv, 1)
+        self.skt.close()
+        self.assertFalse(isStill(self.skt, identity))
+        BlockingTransport(self.skt, 1.0, identity).write(b"x")

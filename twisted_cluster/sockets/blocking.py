@@ -4,15 +4,44 @@ Bytes over a connected UNIX stream socket, without a reactor.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Iterable
+from typing import Optional
 
 from twisted.internet import interfaces
 from twisted.internet.address import UNIXAddress
 from zope.interface import implementer
 
 _WRITE = 256 * 1024
+
+Identity = tuple[int, int]
+"""
+What tells one open socket from another, whatever its number.
+"""
+
+
+def identify(skt: socket.socket) -> Identity:
+    """
+    Find out which socket a descriptor is.
+
+    @raise OSError: when it is closed.
+    """
+    found = os.fstat(skt.fileno())
+    return found.st_dev, found.st_ino
+
+
+def isStill(skt: socket.socket, identity: Identity) -> bool:
+    """
+    Tell whether a descriptor is still the socket that it was.  A program that
+    closes all descriptors, as daemons do, gets the same numbers again for
+    sockets of its own.
+    """
+    try:
+        return identify(skt) == identity
+    except OSError:
+        return False
 
 
 @implementer(interfaces.ITransport)
@@ -24,23 +53,35 @@ class BlockingTransport:
     It never reads, and it never owns the socket.
     """
 
-    def __init__(self, skt: socket.socket, patience: float) -> None:
+    def __init__(
+        self,
+        skt: socket.socket,
+        patience: float,
+        identity: Optional[Identity] = None,
+    ) -> None:
         """
         @param patience: seconds that one write may wait for a peer that does
             not read; after that, or once the peer is gone, everything written
             is discarded.
+        @param identity: what the socket was when it was known to be the right
+            one, if that was earlier than now.
         """
         self._socket = skt
+        self._identity = identity or identify(skt)
         self._patience = patience
         self._broken = False
 
     def write(self, data: bytes) -> None:
         """
-        Write all of the data, or give the peer up.
+        Write all of the data, or give the peer up.  What is not the same socket
+        any more is not written to.
         """
         left = memoryview(data)
         poll = select.poll()
         while left and not self._broken:
+            if not isStill(self._socket, self._identity):
+                self._broken = True
+                return
             try:
                 left = left[self._socket.send(left[:_WRITE], socket.MSG_DONTWAIT) :]
             except (BlockingIOError, InterruptedError):
