@@ -75,6 +75,72 @@ if ending == "exception":
     raise ZeroDivisionError("last words")
 """
 
+BUSY = """
+import os, threading, time
+from twisted.internet import reactor
+from twisted.logger import Logger
+
+logger = Logger("busy")
+said = threading.Event()
+
+def complain():
+    logger.info("thread info")
+    logger.error("thread error")
+    said.set()
+
+def work():
+    threading.Thread(target=complain).start()
+    said.wait(20)
+    os._exit(7)
+
+reactor.callWhenRunning(work)
+reactor.run()
+"""
+
+MANY = """
+import threading
+from twisted.internet import reactor, threads
+from twisted.internet.defer import gatherResults
+from twisted.logger import Logger, LogLevel
+from twisted_cluster import cluster
+
+logger = Logger("many")
+
+def complain(thread):
+    for number in range(300):
+        level = LogLevel.error if number % 3 else LogLevel.info
+        text = f"{thread}.{number}." + "x" * 700
+        logger.emit(level, text)
+
+def talk(number=0):
+    if number < 300:
+        logger.error("r.{number}.", number=number)
+        cluster.channel().send(number)
+        reactor.callLater(0, talk, number + 1)
+
+talk()
+running = gatherResults([threads.deferToThread(complain, each) for each in range(4)])
+running.addCallback(lambda _: reactor.callLater(1, reactor.stop))
+reactor.run()
+"""
+
+CLOSING = """
+import os, socket, sys
+from twisted.logger import Logger
+os.closerange(3, 65536)
+pairs = [socket.socketpair() for _ in range(600)]
+Logger("closing").error("into the program's own socket?")
+for ours, theirs in pairs:
+    for each in (ours, theirs):
+        each.setblocking(False)
+        try:
+            print("FOREIGN BYTES", each.recv(1000))
+        except BlockingIOError:
+            pass
+print("nothing but ours", file=sys.stderr)
+os._exit(7)
+"""
+
 ONCE = [
     "modern info 7 <odd>",
     "modern error",
@@ -201,6 +267,48 @@ class EveryKind(ClusterTestCase):
         self.assertEqual(by["a careful warning"]["log_level"], LogLevel.warn)
         self.assertEqual(by["printed to stdout"]["log_namespace"], "stdout")
         self.assertEqual(by["printed to stderr"]["log_namespace"], "stderr")
+
+    async def _textsOf(self, code: str) -> list[str]:
+        """
+        Run a program in a worker to its end.
+
+        @return: the texts of its events.
+        """
+        watcher = self.cluster(self.program(code), 1, waitReady=True)
+        over = watcher.whenStopped().addTimeout(40, reactor)
+        try:
+            await over
+        except StartFailed as error:
+            self.why = str(error)
+        events = [e for e in self.logged.events if e.get("cluster_worker") == 1]
+        return self._texts(events)
+
+    async def test_errorInThread(self) -> None:
+        """
+        An error that a thread logs arrives, with what came before it, although
+        the reactor is busy until the process ends.
+        """
+        texts = await self._textsOf(BUSY)
+        self._once(texts, ["thread info", "thread error"])
+
+    async def test_threads(self) -> None:
+        """
+        What many threads log at once, while messages are sent, arrives once, in
+        the order of each.
+        """
+        texts = await self._textsOf(MANY)
+        for thread in ("0", "1", "2", "3", "r"):
+            own = [text for text in texts if text.startswith(f"{thread}.")]
+            self.assertEqual([int(text.split(".")[1]) for text in own], [*range(300)])
+
+    async def test_closedChannel(self) -> None:
+        """
+        A program that closes every descriptor and opens sockets of its own finds
+        nothing in them that it has not written.
+        """
+        texts = await self._textsOf(CLOSING)
+        self._once(texts, ["nothing but ours"])
+        self.assertEqual([text for text in texts if "FOREIGN" in text], [])
 
 
 def reactor_time() -> float:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from typing import Any, Optional
 
 from twisted.internet import main
@@ -16,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_cluster.errors import ChannelClosed, NotRunning
 from twisted_cluster.ipc.logs import decodeRecords, encodeEvent
 from twisted_cluster.testing import DescriptorReactor
+from twisted_cluster.worker import link
 from twisted_cluster.worker.link import Link
 
 
@@ -28,13 +31,15 @@ class LinkTests(SynchronousTestCase):
         self.reactor = DescriptorReactor()
         ours, theirs = socket.socketpair()
         self.watcher = ours
-        self.addCleanup(ours.close)
+        self.theirs = theirs.fileno()
         self.link = Link(theirs, 1024)
-        self.addCleanup(self._close, theirs)
+        self.addCleanup(self._close, self.watcher, self.reactor, theirs)
 
-    def _close(self, theirs: socket.socket) -> None:
-        self.watcher.close()
-        self.reactor.settle()
+    def _close(
+        self, watcher: socket.socket, reactor: DescriptorReactor, theirs: socket.socket
+    ) -> None:
+        watcher.close()
+        reactor.settle()
         theirs.close()
 
     def boxes(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -193,6 +198,163 @@ class LinkTests(SynchronousTestCase):
         self.log("from the worker", 40)
         self.assertEqual(self.texts(), ["from the worker"])
 
+    def inThread(self, call: Callable[[], object]) -> None:
+        """
+        Call something in another thread, and wait until that is done.
+        """
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join(30)
+        self.assertFalse(thread.is_alive())
+
+    def test_urgentInThread(self) -> None:
+        """
+        An error in another thread is written at once, with all that was said
+        before, while the reactor does something else.
+        """
+        self.link.attach(self.reactor)
+        self.log("info")
+        self.inThread(lambda: self.log("error", 40))
+        self.assertEqual(self.texts(), ["info", "error"])
+        self.reactor.settle()
+        self.assertEqual(self.texts(), [])
+
+    def test_longInThread(self) -> None:
+        """
+        What the kernel does not take of it follows, in order, when the reactor
+        turns; meanwhile others wait for that.
+        """
+        self.link.attach(self.reactor)
+        self.inThread(lambda: self.link.put(40, b"x" * 900_000))
+        self.inThread(lambda: self.log("next", 40))
+        self.log("last", 40)
+        boxes = self._answerAll()
+        data = b"".join(box[b"data"] for _, box in boxes)
+        self.assertLess(data.index(b"next"), data.index(b"last"))
+        self.assertEqual(data.index(b"x" * 900_000), 5)
+
+    def test_manyInThread(self) -> None:
+        """
+        What another thread says below an error costs the reactor one call,
+        however much it is.
+        """
+        self.link.attach(self.reactor)
+        before = len(self.reactor.getDelayedCalls())
+        self.inThread(lambda: [*map(self.log, map(str, range(1000)))])
+        self.assertEqual(len(self.reactor.getDelayedCalls()), before + 1)
+        self.reactor.settle()
+        self.assertEqual(self.texts(), [str(number) for number in range(1000)])
+        self.inThread(lambda: self.log("later"))
+        self.reactor.settle()
+        self.assertEqual(self.texts(), ["later"])
+
+    def test_urgentWhileWriting(self) -> None:
+        """
+        A thread does not wait for ever for another one that writes.
+        """
+        self.patch(link, "_TURN", 0.01)
+        self.link.attach(self.reactor)
+        with self.link._lock:
+            self.inThread(lambda: self.log("error", 40))
+        self.assertEqual(self.texts(), [])
+        self.reactor.settle()
+        self.assertEqual(self.texts(), ["error"])
+
+    def replace(self) -> socket.socket:
+        """
+        Close the worker's end behind its back and reuse the number, as a program
+        does that closes every descriptor.
+
+        @return: the other end of the program's own socket.
+        """
+        mine, others = socket.socketpair()
+        os.dup2(mine.fileno(), self.theirs)
+        mine.close()
+        self.addCleanup(others.close)
+        self.addCleanup(self._closeReplaced, self.link._socket, self.theirs)
+        others.setblocking(False)
+        return others
+
+    def _closeReplaced(self, forgotten: socket.socket, number: int) -> None:
+        if forgotten.fileno() == -1:
+            os.close(number)
+
+    def assertUntouched(self, others: socket.socket) -> None:
+        """
+        The program's own socket is open, and nothing was written to it.
+        """
+        self.assertRaises(BlockingIOError, others.recv, 1)
+        self.assertEqual(others.send(b"to the program"), 14)
+        self.assertEqual(os.read(self.theirs, 100), b"to the program")
+
+    def test_replacedBefore(self) -> None:
+        """
+        Where a descriptor is not the channel any more, nothing is written to it,
+        and it is not closed; the channel counts as closed when the reactor runs.
+        """
+        orphaned: list[bool] = []
+        self.link.orphaned = lambda: orphaned.append(True)
+        others = self.replace()
+        self.log("error", 40)
+        self.link.hello()
+        self.assertUntouched(others)
+        self.link.attach(self.reactor)
+        self.assertEqual(orphaned, [True])
+        self.log("error", 40)
+        self.failureResultOf(self.link.send("x"), ChannelClosed)
+        self.reactor.settle()
+        self.assertUntouched(others)
+
+    def test_replacedWhile(self) -> None:
+        """
+        Likewise while the reactor runs: it ends with the next that is said, in
+        whichever thread, or comes in.
+        """
+        for say in (
+            lambda: self.log("error", 40),
+            lambda: self.inThread(lambda: self.log("error", 40)),
+            lambda: None,
+        ):
+            self.setUp()
+            orphaned: list[bool] = []
+            self.link.orphaned = lambda: orphaned.append(True)  # noqa: B023
+            self.link.attach(self.reactor)
+            others = self.replace()
+            if say() is None and not orphaned:
+                others.send(b"in")
+                self.reactor.settle()
+                self.assertEqual(os.read(self.theirs, 10), b"in")
+            self.assertEqual(orphaned, [True])
+            self.assertUntouched(others)
+            self.assertEqual(self.reactor.getReaders(), [])
+
+    def test_replacedAfter(self) -> None:
+        """
+        And when it has stopped.
+        """
+        self.link.attach(self.reactor)
+        self.log("left")
+        others = self.replace()
+        self.link.detach()
+        self.log("late")
+        self.assertUntouched(others)
+
+    def test_replacedInFork(self) -> None:
+        """
+        A child does not close what is not the channel.
+        """
+        others = self.replace()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.fstat(self.theirs)
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        self.assertEqual(status, 0)
+        self.assertUntouched(others)
+
     def test_flood(self) -> None:
         """
         What is logged while nobody reads is bounded, and what was dropped is
@@ -227,7 +389,8 @@ class LinkTests(SynchronousTestCase):
             new = parser.boxes[before:]
             for box in new:
                 boxes.append((box[b"_command"], box))
-                self.watcher.send(amp.Box(_answer=box[b"_ask"]).serialize())
+                if b"_ask" in box:
+                    self.watcher.send(amp.Box(_answer=box[b"_ask"]).serialize())
             if not new:
                 return boxes
 

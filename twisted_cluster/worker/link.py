@@ -4,7 +4,8 @@ The worker's end of the control channel.
 It lives through three times.  Before the program's reactor runs, and after it
 has stopped, what is said is written at once, waiting if need be, and nothing
 is read; in between, it is a connection of the reactor like any other, and what
-is said during one turn leaves together at its end.
+is said during one turn leaves together at its end.  Errors leave at once,
+whichever thread logs them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Optional
 
-from twisted.internet import main
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,12 +33,14 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.logqueue import LogQueue
 from twisted_cluster.ipc.outbox import WINDOW
 from twisted_cluster.ipc.protocol import ControlProtocol
-from twisted_cluster.sockets.blocking import BlockingTransport
-from twisted_cluster.sockets.transport import UNIXTransport
+from twisted_cluster.sockets.blocking import BlockingTransport, identify, isStill
+from twisted_cluster.worker.linktransport import LinkTransport
 
 _URGENT = 40
 _DEADLINE = 30.0
 """Seconds that one write waits for a watcher that stands still."""
+_TURN = 1.0
+"""Seconds that a thread waits for another one's write."""
 
 
 class WorkerProtocol(ControlProtocol):
@@ -64,32 +68,6 @@ class WorkerProtocol(ControlProtocol):
         return {}
 
 
-class _Transport(UNIXTransport):
-    """
-    A transport that survives the reactor: one that stops ends every connection
-    that it still carries, and this one is needed for the last words.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        skt: socket.socket,
-        protocol: WorkerProtocol,
-        abandoned: Callable[[], None],
-    ) -> None:
-        super().__init__(reactor, skt, protocol)
-        self._abandoned = abandoned
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        End, or go on without the reactor.
-        """
-        if reason.value is main.CONNECTION_LOST:
-            self._abandoned()
-        else:
-            super().connectionLost(reason)
-
-
 @implementer(IChannel, ILogSink)
 class Link:
     """
@@ -106,13 +84,15 @@ class Link:
         @param skt: the control channel, owned by this object from now on.
         """
         self._socket = skt
+        self._identity = identify(skt)
         self._lock = threading.RLock()
         self._reactor: Any = None
         self._thread = 0
-        self._transport: Optional[UNIXTransport] = None
+        self._transport: Optional[LinkTransport] = None
         self._events = LogQueue()
         self._eventsOnTheirWay = 0
         self._scheduled = False
+        self._called = False
         self._writing = False
         self._again = False
         self._closed = False
@@ -136,7 +116,7 @@ class Link:
         self._protocol.terminated = lambda: self.terminated()
         self._protocol.nonsense = self._nonsense
         self._protocol.lost = self._lost
-        self._protocol.makeConnection(BlockingTransport(skt, _DEADLINE))
+        self._protocol.makeConnection(self._blocking())
         os.register_at_fork(after_in_child=self._forked)
 
     # What is said.
@@ -183,7 +163,8 @@ class Link:
         if self._transport is None:
             self.flush()
         elif threading.get_ident() != self._thread:
-            self._reactor.callFromThread(self.flush)
+            if level < _URGENT or not self._flushFromThread():
+                self._callFlush()
         elif level >= _URGENT:
             self.flush()
         else:
@@ -235,10 +216,19 @@ class Link:
         with self._lock:
             if self._transport is not None or self._closed:
                 return
+            if not isStill(self._socket, self._identity):
+                self._socket.detach()
+                self._lost(Failure(ConnectionLost("the program closed the channel")))
+                return
             self._reactor = reactor
             self._thread = threading.get_ident()
-            self._transport = _Transport(
-                reactor, self._socket, self._protocol, self.detach
+            self._transport = LinkTransport(
+                reactor,
+                self._socket,
+                self._protocol,
+                self._identity,
+                self._lock,
+                self.detach,
             )
             self._protocol.transport = self._transport
             self.conversation.setWindowed(True)
@@ -251,13 +241,15 @@ class Link:
         with self._lock:
             if self._transport is None or self._closed:
                 return
-            skt, unsent = self._transport.detach()
+            _, unsent = self._transport.detach()
             self._transport = None
-            blocking = BlockingTransport(skt, _DEADLINE)
-            self._protocol.transport = blocking
+            self._protocol.transport = blocking = self._blocking()
             blocking.write(unsent)
             self.conversation.setWindowed(False)
             self.flush()
+
+    def _blocking(self) -> BlockingTransport:
+        return BlockingTransport(self._socket, _DEADLINE, self._identity)
 
     def _nonsense(self, failure: Failure) -> None:
         self._log.failure("the control channel carried nonsense", failure)
@@ -276,9 +268,11 @@ class Link:
         that is then sent by the call that was interrupted.
         """
         with self._lock:
-            self._scheduled = False
+            self._scheduled = self._called = False
             self._again = True
             if self._writing:
+                return
+            if self._transport is not None and not self._transport.isOurs():
                 return
             self._writing = True
             try:
@@ -289,6 +283,41 @@ class Link:
             finally:
                 self._writing = False
 
+    def _callFlush(self) -> None:
+        """
+        Have the reactor's thread flush; one call is enough for all that is said
+        until then.
+        """
+        if not self._called:
+            self._called = True
+            self._reactor.callFromThread(self.flush)
+
+    def _flushFromThread(self) -> bool:
+        """
+        Send all events from another thread than the reactor's, as far as the
+        kernel takes them at once: without windows, so without answers.
+
+        @return: whether that was possible.
+        """
+        if not self._lock.acquire(timeout=_TURN):
+            return False
+        try:
+            transport = self._transport
+            if transport is None or self._writing:
+                return False
+            self._writing = True
+            try:
+                while transport.isIdle():
+                    batch, dropped = self._events.take(commands.PIECE)
+                    if batch is None and not dropped:
+                        return True
+                    transport.writeFromThread(_unanswered(batch or b"", dropped))
+            finally:
+                self._writing = False
+        finally:
+            self._lock.release()
+        return False
+
     def _flushEvents(self) -> None:
         windowed = self._transport is not None
         while not windowed or self._eventsOnTheirWay < WINDOW:
@@ -298,15 +327,11 @@ class Link:
             self._sendEvents(batch or b"", dropped)
 
     def _sendEvents(self, batch: bytes, dropped: int) -> None:
-        starts = range(0, max(len(batch), 1), commands.PIECE)
-        for start in starts:
+        for arguments in _pieces(batch, dropped):
             self._eventsOnTheirWay += 1
-            self._protocol.call(
-                commands.LogEvents,
-                data=batch[start : start + commands.PIECE],
-                more=start != starts[-1],
-                dropped=dropped if start == 0 else 0,
-            ).addCallbacks(self._eventsTaken, lambda _: None)
+            self._protocol.call(commands.LogEvents, **arguments).addCallbacks(
+                self._eventsTaken, lambda _: None
+            )
 
     def _eventsTaken(self, _: object) -> None:
         self._eventsOnTheirWay -= 1
@@ -330,9 +355,37 @@ class Link:
         """
         self._closed = True
         self._transport = None
-        self._protocol.transport = BlockingTransport(self._socket, 0)
+        self._protocol.transport = self._blocking()
         self._protocol.transport.loseConnection()
-        self._socket.close()
+        if isStill(self._socket, self._identity):
+            self._socket.close()
+        else:
+            self._socket.detach()
+
+
+def _pieces(batch: bytes, dropped: int) -> Iterator[dict[str, Any]]:
+    """
+    Give the arguments of the commands that carry a batch of events.
+    """
+    starts = range(0, max(len(batch), 1), commands.PIECE)
+    for start in starts:
+        yield {
+            "data": batch[start : start + commands.PIECE],
+            "more": start != starts[-1],
+            "dropped": dropped if start == 0 else 0,
+        }
+
+
+def _unanswered(batch: bytes, dropped: int) -> bytes:
+    """
+    Give the bytes of these commands, as such that ask for no answer.
+    """
+    result = b""
+    for arguments in _pieces(batch, dropped):
+        box = commands.LogEvents.makeArguments(arguments, None)
+        box[amp.COMMAND] = commands.LogEvents.commandName
+        result += box.serialize()
+    return result
 
 
 def _last(text: str) -> str:
