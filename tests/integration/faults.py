@@ -27,6 +27,7 @@ from twisted_cluster.watcher import ClusterWatcher
 
 PUPPET = """
 import os, re, signal, socket, subprocess, sys, threading, time
+from contextlib import nullcontext
 from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
@@ -34,6 +35,7 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted_cluster import cluster
 from twisted_cluster.worker import context
+from twisted_cluster.worker.modes import listenMode
 
 log = Logger()
 
@@ -47,11 +49,12 @@ def theUsersFunction():
 def soon(function, *args):
     reactor.callLater(0.1, function, *args)
 
-def attempt():
+def attempt(mode=None):
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
     try:
-        port = reactor.listenTCP(number, Factory(), interface="127.0.0.1")
+        with listenMode(mode) if mode else nullcontext():
+            port = reactor.listenTCP(number, Factory(), interface="127.0.0.1")
     except CannotListenError as error:
         return str(error)
     return str(port.getHost().port)

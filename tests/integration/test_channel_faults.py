@@ -17,6 +17,7 @@ from twisted_cluster.watcher import ClusterWatcher
 HTTP = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n" * 20
 HALF = b"\x00\x04_ask\x00\x011\x00\x08_comm"
 NONSENSE = "its control channel carried nonsense and is closed"
+NO_MORE = "This worker can get no more sockets from the watcher"
 BROKEN = "broke the rules of its server-socket channel"
 
 
@@ -219,7 +220,16 @@ class ServerSocketChannel(FaultTestCase):
         self.assertEqual(self.logged.count(BROKEN), 1)
 
     async def _cannotListen(self, worker: WorkerHandle) -> None:
-        self.assertIn("Errno 104", str(await worker.request("attempt()")))
+        """
+        Check that a worker cannot have what is the cluster's, that it still can
+        have what is its own, and that it says so once.
+        """
+        answer = str(await worker.request("attempt('cluster')"))
+        self.assertIn("Errno 104", answer)
+        answer = str(await worker.request("attempt()"))
+        self.assertTrue(answer.strip("'").isdigit(), answer)
+        await self.logged.waitFor(NO_MORE)
+        self.assertEqual(self.logged.count(NO_MORE), 1)
 
     async def test_garbage(self) -> None:
         """
@@ -296,15 +306,16 @@ class ServerSocketChannel(FaultTestCase):
 
     async def test_watcherGarbage(self) -> None:
         """
-        A worker that was answered unasked, or with garbage, cannot listen any
-        more and serves on.
+        A worker that was answered unasked, or with garbage, cannot have what is
+        the cluster's any more and serves on.
         """
         watcher = await self.puppets(1)
         [pid] = await self.full(watcher)
         [worker] = watcher.workers
+        port = portOf(watcher)
         transportOf(worker, 1).write(HTTP)
         await self._cannotListen(worker)
-        self.assertEqual(await tell(portOf(watcher), "os.getpid()"), pid)
+        self.assertEqual(await tell(port, "os.getpid()"), pid)
 
     async def test_watcherDescriptors(self) -> None:
         """

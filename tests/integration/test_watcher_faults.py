@@ -352,7 +352,7 @@ class TooManyFiles(CommandFaults):
         command, port, workers = await self._filling()
         command.signal(signal.SIGUSR1)
         await command.waitFor("full: ")
-        answer = await tell(port, "(os.getpid(), attempt())")
+        answer = await tell(port, "(os.getpid(), attempt('cluster'))")
         self.assertIn("[Errno 104]", answer[1])
         await command.waitFor("too many open files (see RLIMIT_NOFILE)")
         command.signal(signal.SIGUSR2)
