@@ -30,6 +30,8 @@ from twisted_cluster.supervisor.inherited import inheritedDescriptors
 from twisted_cluster.supervisor.mail import logMessages
 from twisted_cluster.supervisor.signals import SignalHandlers
 
+_log = Logger("twisted_cluster")
+
 
 class BaseOptions(GroupedOptions):
     """
@@ -154,8 +156,6 @@ class ClusterService(Service):
     @param title: the process title's first word, or L{None}.
     """
 
-    _log = Logger("twisted_cluster")
-
     def __init__(self, reactor: Any, watcher: Watcher, title: Optional[str]) -> None:
         self._reactor = reactor
         self._watcher = watcher
@@ -199,7 +199,7 @@ class ClusterService(Service):
         try:
             start()
         except Exception as error:
-            self._log.critical("The cluster cannot start: {error}", error=str(error))
+            _log.critical("The cluster cannot start: {error}", error=str(error))
             raise
 
     def _over(self, result: None) -> None:
@@ -208,7 +208,7 @@ class ClusterService(Service):
 
     def _failed(self, failure: Failure) -> None:
         reason = failure.value
-        self._log.critical(
+        _log.critical(
             "The cluster has ended: {reason}",
             reason="for no reason" if reason is None else summary(reason),
         )

@@ -50,6 +50,8 @@ from twisted_cluster.supervisor.process import ClusterReactor
 from twisted_cluster.supervisor.procfs import Credentials, processCredentials
 from twisted_cluster.worker import context
 
+_log = Logger("twisted_cluster")
+
 
 class ClusterWatcher(Service):
     """
@@ -57,8 +59,6 @@ class ClusterWatcher(Service):
 
     It is a service, and starts and stops as one.  It runs once.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -344,7 +344,7 @@ class ClusterWatcher(Service):
 
     def _serves(self) -> None:
         count = self._plan.desired
-        self._log.info(
+        _log.info(
             "{count} {workers} {addresses}",
             count=count,
             workers="worker serves" if count == 1 else "workers serve",
@@ -354,12 +354,12 @@ class ClusterWatcher(Service):
 
     def _restarted(self, why: Optional[str]) -> None:
         if why is None:
-            self._log.info("the restart is done")
+            _log.info("the restart is done")
             self._outcomes.restarted(None)
         elif self._plan.stopping:
             self._outcomes.restarted(Stopped(why))
         else:
-            self._log.error(
+            _log.error(
                 "the restart has failed, {count} of {desired} workers serve: {why}",
                 count=self._plan.serving,
                 desired=self._plan.desired,

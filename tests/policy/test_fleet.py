@@ -309,7 +309,6 @@ class ScaleTests(SynchronousTestCase):
         self.assertEqual(fleet.scale(1), [Stop(2, "fewer workers are wanted")])
         self.assertEqual(fleet.died(2, "exited", False), [Settled()])
 
-
     def test_same(self) -> None:
         """
         As many as there are already is settled at once.

@@ -43,6 +43,9 @@ from twisted_cluster.ipc.commands import FULL, TAKEN, UNKNOWN
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.outbox import Outbox, SendPiece
 
+_log = Logger("twisted_cluster")
+
+
 M = TypeVar("M")
 Answer = Callable[[Data], Any]
 Forward = Callable[[int, bytes], Optional[BaseException]]
@@ -65,8 +68,6 @@ class Conversation(Generic[M]):
         L{None} or the error that tells why that worker does not take it;
         L{None} where there are no others.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -309,7 +310,7 @@ class Conversation(Generic[M]):
                 respite.callback(None)
 
     def _responderFailed(self, number: int, reason: Failure) -> None:
-        self._log.failure("a responder failed", reason)
+        _log.failure("a responder failed", reason)
         name = reason.type.__name__ if reason.type is not None else "error"
         self._reply(number, False, f"{name}: {reason.getErrorMessage()}")
 
@@ -317,7 +318,7 @@ class Conversation(Generic[M]):
         try:
             encoded = codec.encode(data, self._limit)
         except ChannelError as error:
-            self._log.failure("a responder's reply cannot be sent")
+            _log.failure("a responder's reply cannot be sent")
             succeeded, encoded = False, codec.encode(str(error), _SLACK)
         self._replies.put(b"r", codec.reply(number, succeeded, encoded)).addErrback(
             self._unreplied
@@ -325,7 +326,7 @@ class Conversation(Generic[M]):
 
     def _unreplied(self, reason: Failure) -> None:
         if reason.check(ChannelClosed) is None:
-            self._log.failure("a reply was not sent", reason)
+            _log.failure("a reply was not sent", reason)
 
     def _replied(self, number: int, succeeded: bool, data: Data) -> None:
         asked = self._asked.pop(number, None)

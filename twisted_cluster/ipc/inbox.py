@@ -14,6 +14,9 @@ from twisted.logger import Logger
 
 from twisted_cluster.errors import AlreadyConsumed
 
+_log = Logger("twisted_cluster")
+
+
 T = TypeVar("T")
 
 LIMIT: Final = 1024 * 1024
@@ -34,8 +37,6 @@ class Inbox(Generic[T]):
         from any thread, since the garbage collector may find in any that the
         consumer is gone.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(self, remedy: str, limit: int = LIMIT) -> None:
         """
@@ -158,7 +159,7 @@ class Inbox(Generic[T]):
     def _drop(self, count: int) -> None:
         if not self._complained:
             self._complained = True
-            self._log.warn(
+            _log.warn(
                 "nobody reads the messages that arrive, and {limit} bytes of them "
                 "are waiting: from now on they are counted and dropped; {remedy}",
                 limit=self._limit,

@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import RestartFailed, Stopped
 from twisted_cluster.interfaces import WorkerMessage
 
+_log = Logger("twisted_cluster")
+
 
 class Watcher(Protocol):
     """
@@ -72,8 +74,6 @@ class WatcherActions:
     @param stop: begins a graceful stop of the whole process.
     """
 
-    _log = Logger("twisted_cluster")
-
     def __init__(self, watcher: Watcher, stop: Callable[[], None]) -> None:
         self._watcher = watcher
         self._stop = stop
@@ -112,14 +112,14 @@ class WatcherActions:
     def _resize(self, difference: int) -> None:
         wanted = self._watcher.desired + difference
         if wanted < 1:
-            self._log.warn("One worker is the least there can be: it stays.")
+            _log.warn("One worker is the least there can be: it stays.")
         else:
             self._do(f"scale to {wanted}", lambda: self._watcher.scale(wanted))
 
     def _do(self, what: str, action: Callable[[], Deferred[None]]) -> None:
         def failed(failure: Failure) -> None:
             if failure.check(RestartFailed, Stopped) is None:
-                self._log.error(
+                _log.error(
                     "Could not {what}: {reason}",
                     what=what,
                     reason=failure.getErrorMessage(),

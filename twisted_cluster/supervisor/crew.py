@@ -30,6 +30,9 @@ from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor
 
+_log = Logger("twisted_cluster")
+
+
 _STATUSES = {"load": 4, "usage": 2, "help": 0, "checked": 0}
 """The exit status that tells at which stage the first worker failed."""
 _NEVER_READY = 3
@@ -69,8 +72,6 @@ class Crew:
     """
     Starts, hears and buries workers.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -196,7 +197,7 @@ class Crew:
         self._listeners.workerGone(worker.id)
         if death.failing is None:
             why = f"worker {worker.id} {death.how}"
-            log = self._log.info if death.expected else self._log.error
+            log = _log.info if death.expected else _log.error
             log("worker {worker} {how}", worker=worker.id, how=death.how)
             if death.status == _USAGE and not death.wasReady:
                 self._status = _USAGE
@@ -204,7 +205,7 @@ class Crew:
             why = str(death.failing)
             self._status = _STATUSES.get(death.failing.stage, _NEVER_READY)
             if self._status:
-                self._log.error(
+                _log.error(
                     "worker {worker} could not start: {why}", worker=worker.id, why=why
                 )
         if self.handles and not death.wasReady and foundAddressTaken(why):
@@ -221,7 +222,7 @@ class Crew:
     def _hint(self) -> None:
         if not self._hinted:
             self._hinted = True
-            self._log.warn(
+            _log.warn(
                 "if the program opens that address by itself, with socket.bind() or "
                 "the like, its workers cannot share it: have the reactor listen, or "
                 "run one worker"
@@ -235,7 +236,7 @@ class Crew:
         return policy
 
     def _pause(self, slot: int, delay: float) -> None:
-        self._log.info(
+        _log.info(
             "slot {slot} gets its next worker in {delay:.1f} s", slot=slot, delay=delay
         )
         self._pauses[slot] = self._reactor.callLater(delay, self._resume, slot)
@@ -257,7 +258,7 @@ class Crew:
             return
         if self._reactor.seconds() - self._complained >= _COMPLAIN_EVERY:
             self._complained = self._reactor.seconds()
-            self._log.critical("{text}", text=text)
+            _log.critical("{text}", text=text)
         text = f"{text}, the last because {why}"
         self.act(self._plan.giveUpRestart(text))
         self._events.looping(text)

@@ -30,6 +30,9 @@ from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 from twisted_cluster.supervisor.timers import Timers
 from twisted_cluster.supervisor.workerlog import WorkerLog
 
+_log = Logger("twisted_cluster")
+
+
 _SIGTERM, _SIGKILL = 15, 9
 _REAP_TIME = 1.0
 """Seconds that a process which has closed its channel has to end, before it is
@@ -70,8 +73,6 @@ class WorkerHandle:
     """
     One worker, from its start to its end.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -156,7 +157,7 @@ class WorkerHandle:
         self._started = self._reactor.seconds()
         self._process.spawn(self._settings, words, inherited)
         self._timers.limit(self._limits.start, self._notReady)
-        self._log.info(
+        _log.info(
             "worker {id} started: slot {slot}, pid {pid}",
             id=self.id,
             slot=self.slot,
@@ -184,7 +185,7 @@ class WorkerHandle:
         if self.state in ("stopping", "dead"):
             return
         self._told = True
-        self._log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
+        _log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
         if self._wasReady:
             self._control.call(commands.Terminate)
         else:
@@ -228,7 +229,7 @@ class WorkerHandle:
         self.state = "ready"
         self._wasReady = True
         self._timers.cancel()
-        self._log.info(
+        _log.info(
             "worker {id} is ready after {seconds:.2f} s",
             id=self.id,
             seconds=self.lifetime,
@@ -243,7 +244,7 @@ class WorkerHandle:
         @param version: of this package, as the worker has it.
         """
         if version != __version__:
-            self._log.warn(
+            _log.warn(
                 "worker {id} has twisted_cluster {theirs} and the watcher {ours}: "
                 "it was upgraded; stop the cluster and start it again",
                 id=self.id,
@@ -301,7 +302,7 @@ class WorkerHandle:
 
     def _nonsense(self, failure: Failure) -> None:
         self._brokeRules = True
-        self._log.failure(
+        _log.failure(
             "worker {id}: its control channel carried nonsense and is closed",
             failure,
             id=self.id,
@@ -320,7 +321,7 @@ class WorkerHandle:
                 "it had closed its control channel: it executed another program, "
                 "closed all its descriptors, or went to the background"
             )
-            self._log.error(
+            _log.error(
                 "worker {id} (pid {pid}) is ended: {why}",
                 id=self.id,
                 pid=self.pid,
@@ -340,7 +341,7 @@ class WorkerHandle:
                 lambda _: self._heartbeat.answered(), lambda reason: None
             )
         elif isinstance(decision, Late):
-            self._log.warn(
+            _log.warn(
                 "worker {id} has not answered for {seconds:.1f} s",
                 id=self.id,
                 seconds=decision.seconds,
@@ -353,7 +354,7 @@ class WorkerHandle:
     def _hangs(self, seconds: float) -> None:
         stopped = self.pid is not None and isStopped(self.pid)
         how = "it is stopped (SIGSTOP)" if stopped else "its Python stacks follow"
-        self._log.error(
+        _log.error(
             "worker {id} (pid {pid}) has not answered for {seconds:.1f} s and is "
             "replaced; {how}",
             id=self.id,
@@ -365,7 +366,7 @@ class WorkerHandle:
         self._dumpAndKill(why, stopped)
 
     def _notReady(self) -> None:
-        self._log.error(
+        _log.error(
             "worker {id} (pid {pid}) is not ready after {limit} s and is ended; its "
             "Python stacks follow",
             id=self.id,

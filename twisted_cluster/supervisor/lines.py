@@ -14,6 +14,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_log = Logger("twisted_cluster")
+
+
 MAX_LINE: Final = 64 * 1024
 """
 The most bytes of one line; a longer one arrives in parts.
@@ -32,8 +35,6 @@ class LineReader:
     are kept, so that a worker that prints without end, or without newlines,
     takes neither the reactor's time nor memory from the others.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -156,6 +157,4 @@ class LineReader:
         try:
             self._lineReceived(text)
         except Exception:
-            self._log.failure(
-                "A line of a worker's output was lost: {line!r}", line=text
-            )
+            _log.failure("A line of a worker's output was lost: {line!r}", line=text)

@@ -333,7 +333,7 @@ class Listeners:
 
     def _add(self, bound: BoundSocket) -> _Listener:
         listener = self._open[bound.address] = _Listener(bound)
-        self._log.info("Listening on {address}", address=bound.address)
+        self._log.info("Listening on {address}", address=str(bound.address))
         return listener
 
     def _name(self, listener: _Listener, ephemeral: _Ephemeral) -> None:
@@ -354,7 +354,7 @@ class Listeners:
                 address=address,
                 error=error,
             )
-        self._log.info("Closed {address}: " + why, address=address, **values)
+        self._log.info("Closed {address}: " + why, address=str(address), **values)
 
     def _remember(self, worker: int, address: Address) -> None:
         known = self._known.setdefault(worker, {})

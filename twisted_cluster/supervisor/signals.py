@@ -22,6 +22,8 @@ from typing import Any, Final, Optional, Protocol
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+_log = Logger("twisted_cluster")
+
 
 class Action(Enum):
     """
@@ -119,8 +121,6 @@ class SignalHandlers:
         before, where there is one: twistd's exit status then stays its own.
     """
 
-    _log = Logger("twisted_cluster")
-
     def __init__(
         self,
         reactor: IReactorFromThreads,
@@ -177,7 +177,7 @@ class SignalHandlers:
         self._reactor.callFromThread(self._act, number, action)
 
     def _act(self, number: int, action: Action) -> None:
-        log = self._log.warn if action is Action.UNAVAILABLE else self._log.info
+        log = _log.warn if action is Action.UNAVAILABLE else _log.info
         log(
             "Received {name}: {action}.",
             name=signal.Signals(number).name,

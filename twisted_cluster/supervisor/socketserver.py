@@ -31,6 +31,9 @@ from twisted_cluster.sockets.addresses import (
 )
 from twisted_cluster.supervisor.listeners import Listeners
 
+_log = Logger("twisted_cluster")
+
+
 LARGEST: Final = 128 * 1024
 """
 The most bytes that an unfinished question may have.
@@ -54,8 +57,6 @@ class ServerSocketProtocol(QuietAMP):
 
     It owns each descriptor that arrives until that is part of a question.
     """
-
-    _log = Logger("twisted_cluster")
 
     transport: IUNIXTransport
 
@@ -131,13 +132,13 @@ class ServerSocketProtocol(QuietAMP):
         Close what was never claimed.
         """
         if reason.check(ProtocolError) and not self._broken:
-            self._log.error(
+            _log.error(
                 "The server-socket channel of worker {worker} is closed: {why}",
                 worker=self._worker,
                 why=reason.getErrorMessage(),
             )
         elif self._pending and not self._broken:
-            self._log.warn(
+            _log.warn(
                 "Worker {worker} ended in the middle of a question for a socket.",
                 worker=self._worker,
             )
@@ -174,7 +175,7 @@ class ServerSocketProtocol(QuietAMP):
             except OSError as error:
                 self._listeners.release(self._worker, verdict.address)
                 verdict = Refused(error.errno or 0, error.strerror or str(error))
-                self._log.error(
+                _log.error(
                     "Worker {worker} cannot be given {address}: {error}",
                     worker=self._worker,
                     address=address,
@@ -190,7 +191,7 @@ class ServerSocketProtocol(QuietAMP):
         if self._broken:
             return
         self._broken = True
-        self._log.error(
+        _log.error(
             "Worker {worker} broke the rules of its server-socket channel, which "
             "is closed: {why}",
             worker=self._worker,

@@ -15,6 +15,9 @@ from twisted_cluster.errors import ProtocolError
 from twisted_cluster.ipc.commands import PIECE
 from twisted_cluster.ipc.logs import MAX_EVENT, decodeRecords, lineRecord, toEvent
 
+_log = Logger("twisted_cluster")
+
+
 _MOST_PARTS = 2 * MAX_EVENT // PIECE
 _LAST_LINES = 20
 
@@ -25,8 +28,6 @@ class WorkerLog:
 
     @ivar lastLines: what it wrote to its stderr last.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class WorkerLog:
             cannot be decoded.
         """
         if dropped:
-            self._log.warn(
+            _log.warn(
                 "worker {id} logs too fast: {dropped} events were dropped",
                 id=self._worker,
                 dropped=dropped,

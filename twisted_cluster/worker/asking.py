@@ -27,6 +27,9 @@ from twisted_cluster.sockets.addresses import (
 from twisted_cluster.worker.modes import currentMode
 from twisted_cluster.worker.socketclient import SocketClient
 
+_log = Logger("twisted_cluster")
+
+
 QUIET: Final = 60.0
 """
 Seconds without another word on ports of the same host: a program may be trying
@@ -38,8 +41,6 @@ class Asker:
     """
     Asks the watcher on behalf of whatever opens sockets in this process.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(self, client: SocketClient, startup: IStartup) -> None:
         self._client = client
@@ -127,7 +128,7 @@ class Asker:
         else:
             bind = f"{address.kind}:{address.port}"
         endpoint = "" if address.kind == "udp" else f" the endpoint cluster:{bind}, or"
-        self._log.warn(
+        _log.warn(
             "{address} was opened after the start, so that it is this worker's "
             "alone, and another process has it already.  To share it among the "
             "workers, open it while the program starts, or use{endpoint} "

@@ -22,6 +22,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_log = Logger("twisted_cluster")
+
+
 _PR_SET_PDEATHSIG = 1
 _SIGNAL = signal.SIGRTMAX - 3
 
@@ -58,8 +61,6 @@ class Orphanage:
     """
     Watches the watcher.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(self, watcher: int, limit: float, leave: Callable[[], None]) -> None:
         """
@@ -104,7 +105,7 @@ class Orphanage:
         self._orphaned = True
         devnull = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
         faulthandler.dump_traceback_later(self._limit, exit=True, file=devnull)
-        self._log.error(
+        _log.error(
             "the watcher (pid {watcher}) is gone: leaving within {limit} s",
             watcher=self._watcher,
             limit=self._limit,

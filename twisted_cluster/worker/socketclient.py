@@ -39,6 +39,9 @@ from twisted_cluster.sockets.addresses import (
 )
 from twisted_cluster.sockets.transport import receive
 
+_log = Logger("twisted_cluster")
+
+
 _READ: Final = 65536
 _REQUEST: Final[Any] = RequestSocket
 _RELEASE: Final[Any] = ReleaseSocket
@@ -99,8 +102,6 @@ class SocketClient:
     @ivar indices: how many sockets for port 0 were shared, by kind and host.
     @ivar opened: whether the program has opened a server yet.
     """
-
-    _log = Logger("twisted_cluster")
 
     def __init__(
         self,
@@ -244,7 +245,7 @@ class SocketClient:
             if self._broken is None or self._told or self._quiet:
                 return
             self._told = True
-        self._log.error(
+        _log.error(
             "This worker can get no more sockets from the watcher: {why}.  What it "
             "listens on stays; what it opens from now on fails if it is the "
             "cluster's, and is this worker's own if not.",
