@@ -29,6 +29,7 @@ from twisted_cluster.errors import (
     RequestFailed,
     RequestTimeout,
 )
+from twisted_cluster.ipc import outbox
 from twisted_cluster.supervisor.handle import WorkerHandle
 from twisted_cluster.watcher import ClusterWatcher
 
@@ -85,8 +86,8 @@ async def large(size):
 async def tell(to, data):
     try:
         await channel.send(data, to=to)
-    except errors.UnknownWorker as error:
-        return "unknown"
+    except errors.ChannelError as error:
+        return type(error).__name__
     return "told"
 
 async def ask(data, timeout):
@@ -413,7 +414,29 @@ class Conversing(MessagesTestCase):
         self.assertIs(messages[0].worker, two)
         self.assertEqual(messages[0].data, {"echo": {"hi": 1}, "sender": one.id})
         unknown = await self.order(one, "tell", to=99, data={"hi": 1})
-        self.assertEqual(unknown, "unknown")
+        self.assertEqual(unknown, "UnknownWorker")
+
+    async def test_workerToFullWorker(self) -> None:
+        """
+        Who sends to a worker that stands still is told that too much waits for
+        it, and not that there is none.
+        """
+        watcher = await self.obedient(2, heartbeatTimeout=60.0)
+        self.patch(outbox, "LIMIT", 1_000_000)
+        [one, two] = watcher.workers
+        os.kill(two.pid or 0, signal.SIGSTOP)
+        try:
+            told: list[str] = []
+            while "ChannelFull" not in told:
+                self.assertEqual(told, ["told"] * len(told))
+                self.assertTrue(len(told) < 20)
+                told.append(
+                    await self.order(one, "tell", to=two.id, data=b"x" * 100_000)
+                )
+        finally:
+            os.kill(two.pid or 0, signal.SIGCONT)
+        await until(lambda: two.conversation._messages.queued == 0)
+        self.assertEqual(await self.order(one, "tell", to=two.id, data=b"x"), "told")
 
     async def test_orderlyExit(self) -> None:
         """
