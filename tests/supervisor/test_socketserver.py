@@ -24,6 +24,7 @@ from zope.interface.verify import verifyObject
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.ipc.commands import ReleaseSocket, RequestSocket
 from twisted_cluster.sockets.addresses import Address
+from twisted_cluster.supervisor import socketserver
 from twisted_cluster.supervisor.binding import makeSocket
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.socketserver import (
@@ -75,7 +76,7 @@ class ServerSocketProtocolTests(SynchronousTestCase):
         self.listeners = Listeners(50, Clock(), log=Logger(observer=self.events))
         self.wire = Wire()
         self.protocol = ServerSocketProtocol(self.listeners, 7)
-        self.patch(ServerSocketProtocol, "_log", Logger(observer=self.events))
+        self.patch(socketserver, "_log", Logger(observer=self.events))
         self.protocol.makeConnection(self.wire)
         self.ordinal = 0
         self.ended = False

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from tests.sockethelpers import shortDirectory
 from tests.worker.watching import PATIENCE, FakeStartup, WatchedTestCase
 from twisted_cluster.sockets.addresses import Address, BindRequest, SocketRequest
-from twisted_cluster.worker.asking import Asker
+from twisted_cluster.worker import asking
 from twisted_cluster.worker.asyncservers import installAsyncServers
 from twisted_cluster.worker.modes import listenMode
 
@@ -62,7 +62,7 @@ class AsyncioTests(WatchedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(Asker, "_log", Logger(observer=self.events))
+        self.patch(asking, "_log", Logger(observer=self.events))
         self.undo: Callable[[], None] = lambda: None
         self.addCleanup(lambda: self.undo())
         self.startWorker(1)

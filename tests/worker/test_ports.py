@@ -26,7 +26,7 @@ from tests.sockethelpers import shortDirectory
 from tests.worker.watching import PATIENCE, FakeStartup, WatchedTestCase
 from twisted_cluster.errors import ClusterError
 from twisted_cluster.sockets.addresses import Address, BindRequest, SocketRequest
-from twisted_cluster.worker.asking import Asker
+from twisted_cluster.worker import asking, socketclient
 from twisted_cluster.worker.modes import listenMode
 from twisted_cluster.worker.ports import installPorts
 from twisted_cluster.worker.socketclient import SocketClient
@@ -112,7 +112,7 @@ class HookedTestCase(WatchedTestCase):
     def setUp(self) -> None:
         tcp._reservedFD.reserve()  # Twisted keeps it once it has listened
         super().setUp()
-        self.patch(Asker, "_log", Logger(observer=self.events))
+        self.patch(asking, "_log", Logger(observer=self.events))
         self.reactor = Reactor()
         self.ports: list[Any] = []
         self.restore: Optional[Any] = None
@@ -524,7 +524,7 @@ class TCPTests(HookedTestCase):
         probably would be; what is the cluster's for sure fails, and so does a
         path that is somebody's.
         """
-        self.patch(SocketClient, "_log", Logger(observer=self.events))
+        self.patch(socketclient, "_log", Logger(observer=self.events))
         self.startWorker(1, ready=True)
         self.socketClient.opened = True
         self.socketClient.close()

@@ -26,6 +26,7 @@ from twisted_cluster.sockets.addresses import (
     Verdict,
 )
 from twisted_cluster.supervisor.binding import makeSocket
+from twisted_cluster.worker import socketclient
 from twisted_cluster.worker.socketclient import SocketClient
 
 LOCAL = Address("tcp", "127.0.0.1")
@@ -189,7 +190,7 @@ class FaultTests(WatchedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(SocketClient, "_log", Logger(observer=self.events))
+        self.patch(socketclient, "_log", Logger(observer=self.events))
         self.broken = 0
 
     def makeClient(self, skt: socket.socket, timeout: float = PATIENCE) -> SocketClient:

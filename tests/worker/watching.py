@@ -24,6 +24,7 @@ from zope.interface import implementer
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.interfaces import IStartup
 from twisted_cluster.sockets.transport import receive
+from twisted_cluster.supervisor import socketserver
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 from twisted_cluster.worker.socketclient import SocketClient
@@ -117,7 +118,7 @@ class WatchedTestCase(SynchronousTestCase):
         self.events = Events()
         self._lock = threading.Lock()
         self.listeners = Listeners(64, Clock(), log=Logger(observer=self.events))
-        self.patch(ServerSocketProtocol, "_log", Logger(observer=self.events))
+        self.patch(socketserver, "_log", Logger(observer=self.events))
         self.addCleanup(self.listeners.closeAll)
 
     def _checkDescriptors(self) -> None:
