@@ -141,7 +141,9 @@ class ClusterWatcher(Service):
         self._plan = Fleet(
             _checkedCount(availableCPUs() if workers is None else workers)
         )
-        self._listeners = Listeners(backlog, reactor, self._rightsOf)
+        self._listeners = Listeners(
+            backlog, reactor, self._rightsOf, grace=startTimeout
+        )
         self._outcomes = Outcomes()
         self._inbox: Inbox[WorkerMessage] = Inbox("iterate over watcher.messages()")
         self._crew = Crew(

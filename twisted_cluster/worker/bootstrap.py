@@ -30,6 +30,7 @@ from twisted_cluster.errors import (
     UsageError,
 )
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
+from twisted_cluster.ipc.titles import setTitle
 from twisted_cluster.policy.readiness import Readiness
 from twisted_cluster.worker import context
 from twisted_cluster.worker.asyncservers import installAsyncServers
@@ -176,15 +177,7 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
 
     followReactor(reactorRuns, worker.reactorStops, link.detach)
     if settings.title is not None:
-        _setTitle(settings.title)
-
-
-def _setTitle(title: str) -> None:
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
-        return
-    setproctitle(title)
+        setTitle(settings.title)
 
 
 def _end(worker: context.Worker, error: object) -> NoReturn:

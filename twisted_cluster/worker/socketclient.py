@@ -17,7 +17,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final, Optional
 
@@ -103,19 +102,11 @@ class SocketClient:
     @ivar opened: whether the program has opened a server yet.
     """
 
-    def __init__(
-        self,
-        fd: int,
-        timeout: float,
-        whenBroken: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, fd: int, timeout: float) -> None:
         """
         @param fd: the descriptor of the channel, which this object owns.
         @param timeout: seconds to wait for an answer: longer than any pause of
             the watcher.
-        @param whenBroken: called once, when the channel has become unusable
-            while the worker lives: a worker that cannot ask had better leave.
-            It is called in the thread that asked, after the log was written.
         """
         self.indices: dict[tuple[str, str], int] = {}
         self.opened = False
@@ -123,7 +114,6 @@ class SocketClient:
         self._socket.set_inheritable(False)
         self._file = _fileOf(fd)
         self._timeout = timeout
-        self._whenBroken = whenBroken
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._asked = 0
@@ -248,10 +238,10 @@ class SocketClient:
         _log.error(
             "This worker can get no more sockets from the watcher: {why}.  What it "
             "listens on stays; what it opens from now on fails if it is the "
-            "cluster's, and is this worker's own if not.",
+            "cluster's, and is this worker's own if not.  To have it replaced, send "
+            "it TERM, or the watcher HUP.",
             why=self._broken,
         )
-        self._whenBroken()
 
     def _failed(self, number: int, why: str) -> OSError:
         self._break(why)
