@@ -22,11 +22,12 @@ from time import time as now
 from typing import IO, Any, Final, Optional
 
 import msgspec
-from twisted.logger import FileLogObserver, ILogObserver, formatEvent
+from twisted.logger import FileLogObserver, ILogObserver, LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from twisted_cluster.ipc.logs import LEVELS, describeEvent, levelNumber
 from twisted_cluster.ipc.plain import plainData, safeText
+from twisted_cluster.supervisor.pipes import PipeWriter, isPipe
 
 _WATCHER: Final = "watcher"
 _NAMESPACE: Final = 20
@@ -127,7 +128,17 @@ def _observer(stream: IO[Any], line: Callable[[_Entry], str]) -> ILogObserver:
             result = result.encode(encoding, "backslashreplace").decode(encoding)
         return result
 
-    return FileLogObserver(stream, text)
+    def report(count: int) -> str:
+        event = {
+            "log_level": LogLevel.warn,
+            "log_namespace": "twisted_cluster",
+            "log_format": "nobody read the log: {count} events were dropped",
+            "count": count,
+        }
+        return text(event) or ""
+
+    file: Any = PipeWriter(stream, report) if isPipe(stream) else stream
+    return FileLogObserver(file, text)
 
 
 class _Entry:
