@@ -725,3 +725,15 @@ class PrivateAttributeTests(SynchronousTestCase):
         publisher = LogPublisher()
         logger = publisher._errorLoggerForObserver(publisher)
         self.assertIsInstance(logger.observer, LogPublisher)
+
+    def test_withoutHistory(self) -> None:
+        """
+        Where C{globalLogBeginner} keeps none there, what is logged from now on is
+        relayed all the same.
+        """
+        sink = ListSink()
+        self.patch(globalLogBeginner, "_initialBuffer", None)
+        undo = installRelay(sink, LogLevel.info)
+        self.addCleanup(undo)
+        Logger(namespace="app").info("text")
+        self.assertEqual([record.text for record in sink.records], ["text"])
