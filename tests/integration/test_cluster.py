@@ -4,8 +4,6 @@ One program in many processes: the main job.
 
 from __future__ import annotations
 
-import socket
-
 from tests.integration.support import ClusterTestCase, answersOf, get, reactor, until
 from twisted_cluster.errors import (
     AlreadyStarted,
@@ -117,21 +115,6 @@ class OneProgram(ClusterTestCase):
         self.assertRaises(InvalidWorkerCount, watcher.scale, 0)
 
 
-LATE = """
-import os
-from twisted.internet import reactor
-from twisted.web.resource import Resource
-from twisted.web.server import Site
-
-class Pid(Resource):
-    isLeaf = True
-    def render_GET(self, request):
-        return b"%d" % os.getpid()
-
-reactor.callLater(1.5, reactor.listenTCP, PORT, Site(Pid()), interface="127.0.0.1")
-reactor.run()
-"""
-
 CLOSES = "import os; os.closerange(3, 256)\n" + SERVER
 
 HASTY = """
@@ -149,25 +132,6 @@ class OddPrograms(ClusterTestCase):
     """
     Programs that do things at odd times.
     """
-
-    async def test_latePort(self) -> None:
-        """
-        A restart refuses nobody, also of a program that opens its port long
-        after it has started.
-        """
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        program = self.program(LATE.replace("PORT", str(port)))
-        watcher = await self.serving(program, 1)
-        await until(lambda: watcher.addresses)
-        restarted = watcher.restart().addTimeout(60, reactor)
-        done: list[object] = []
-        restarted.addCallback(done.append)
-        pids = set()
-        while not done:
-            pids.add(await get(port))
-        pids.add(await get(port))
-        self.assertEqual(len(pids), 2)
 
     async def test_closesDescriptors(self) -> None:
         """
