@@ -32,6 +32,7 @@ class RepeatsTests(SynchronousTestCase):
             "forwarded 'disk full'.",
             "INFO:app:disk full [in /srv/app.py:12]",
             "disk full (app.py:12)",
+            "[12:00] INFO     disk full                        app.py:12",
             'time=12:00 msg="disk full" level=warn logger=app',
             "12:00 disk full\nTraceback (most recent call last):\n  File",
             "\x1b[2m12:00\x1b[0m \x1b[33mdisk full\x1b[0m",

@@ -8,7 +8,7 @@ could not send an alert, say, is no copy, also where it quotes the event.
 Rules, white space and colours aside:
 
   - A copy of a line is anything, that line, and nothing but punctuation,
-    brackets or C{key=value} after it: C{12:00 [app] text (server.py:7)}.
+    brackets, C{key=value} or C{file:line} after it: C{12:00 text (server.py:7)}.
   - A copy of an event is a copy of its text, of the text's lines in their order,
     or of those of its traceback; or else an object or a dict that contains the
     text or the format, quoted.
@@ -44,7 +44,10 @@ Whatever comes next is another copy.
 
 _COLOURS: Final = re.compile("\x1b\\[[0-9;]*m")
 _AFTER: Final = re.compile(
-    r"\W* (?: \s [\[({<] .* | (?: \s \w+ = \S* )+ | (?: Traceback | Stack )\ \( .* )?",
+    r"""
+    \W* (?: \s [\[({<] .*  |  (?: \s \w+ = \S* )+  |  \s \S+ : \d+
+          |  (?: Traceback | Stack ) \s \( .* )?
+    """,
     re.VERBOSE,
 )
 
