@@ -236,6 +236,13 @@ class SameTextTests(SynchronousTestCase):
             event = legacy(log.err, failure(), why)
             self.assertEqual(formatEvent(across(event)), formatEvent(event))
 
+    def test_zeroes(self) -> None:
+        """
+        Of texts with null characters.
+        """
+        event = emitted("{a!s:>5}|{b.real}|{a}", a="\0x\0", b=1)
+        self.assertEqual(formatEvent(across(event)), formatEvent(event))
+
     def test_formatOfItself(self) -> None:
         """
         Of a format that refers to itself.
