@@ -552,6 +552,27 @@ class RelayTests(SynchronousTestCase):
         self.log.emit(LogLevel.warn, None, key="value")
         self.assertEqual(self.texts(), ["", "something"])
 
+    def test_strangeRecord(self) -> None:
+        """
+        A record that nobody could format harms nobody, and neither do those
+        that are logged because of it.
+        """
+        logger = logging.getLogger("tests.relay.strange")
+        logger.propagate = False
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                log.msg("seen")
+
+        handler = Handler()
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        logger.warning("%d", "x")
+        record = logger.makeRecord("tests", 30, "f", 1, "%s", (object,), None)
+        record.stack_info = [7]  # type: ignore[assignment]
+        logger.handle(record)
+        self.assertEqual(self.texts()[1::2], ["seen", "seen"])
+
     def test_privateRelay(self) -> None:
         """
         An observer that reports by a relay observer of its own is heard, and

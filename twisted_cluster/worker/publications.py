@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Final, Optional
+from typing import Final, Optional
 
 from twisted.logger import FileLogObserver
 from twisted.python import log
@@ -167,8 +167,7 @@ class Publication:
             return moment[0] is not None and moment == _momentOf(event)
         if _gravity(event) > _gravity(mine):
             return False
-        text = _unraised(lambda: Original(event).words)
-        return self.original().isRepeatedBy(text)
+        return self.original().isRepeatedBy(_originalOf(event).words)
 
     def original(self) -> Original:
         """
@@ -177,7 +176,7 @@ class Publication:
         if self._original is None:
             event = self._event
             assert event is not None
-            self._original = _unraised(lambda: Original(event))
+            self._original = _originalOf(event)
         return self._original
 
     def _end(self, streams: dict[Hashable, _Parts]) -> None:
@@ -295,13 +294,16 @@ def _gravity(event: Event) -> int:
     return min(levelBelow(event.levelno), _SERIOUS)
 
 
-def _unraised(format: Callable[[], Any]) -> Any:
+def _originalOf(event: Event) -> Original:
     """
-    Format an event, without relaying what an argument's C{__repr__} logs.
+    Prepare an event for comparison, without relaying what an argument's
+    C{__repr__} logs.  An event that cannot be formatted has no copies.
     """
     before, here.encoding = here.encoding, True
     try:
-        return format()
+        return Original(event)
+    except Exception:
+        return Original({})
     finally:
         here.encoding = before
 
