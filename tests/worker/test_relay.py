@@ -283,6 +283,42 @@ class OnceTests(SynchronousTestCase):
         self.assertEqual(run.count("target selected twice at <<program>:5>"), 1)
 
 
+class TalkativeTests(SynchronousTestCase):
+    """
+    An argument whose C{__repr__} logs does not send the relay round in circles.
+    """
+
+    CODE = """
+        import sys
+        from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+        logger = Logger(namespace="app")
+        class Talkative:
+            def __repr__(self):
+                logger.info({asked})
+                return "talkative"
+        globalLogBeginner.beginLoggingTo({observers}, redirectStandardIO=False)
+        logger.info("{{x!r}}", x=Talkative())
+        """
+
+    def test_itself(self) -> None:
+        """
+        Not even where it logs itself.
+        """
+        code = self.CODE.format(asked="'{x!r}', x=self", observers="[]")
+        self.assertEqual(runRelayed(self.mktemp(), code).texts(), ["talkative"])
+
+    def test_observed(self) -> None:
+        """
+        What it logs when an observer formats it arrives, as often as alone.
+        """
+        code = self.CODE.format(
+            asked="mark('asked')", observers="[textFileLogObserver(sys.stdout)]"
+        )
+        texts = runRelayed(self.mktemp(), code).texts()
+        self.assertEqual(sum(text == "talkative" for text in texts), 1, texts)
+        self.assertEqual(sum("<asked>" in text for text in texts), 1, texts)
+
+
 class LastWordsTests(SynchronousTestCase):
     """
     What a program says last arrives.
@@ -628,20 +664,6 @@ class RelayTests(SynchronousTestCase):
         self.flushLoggedErrors(RuntimeError)
         self.assertEqual(self.texts()[0], "original")
         self.assertIn("Temporarily disabling observer", self.texts()[1])
-
-    def test_reprThatLogs(self) -> None:
-        """
-        An argument whose C{__repr__} logs itself does not send the relay round
-        in circles.
-        """
-
-        class Talkative:
-            def __repr__(this) -> str:
-                self.log.info("asked for {this!r}", this=this)
-                return "talkative"
-
-        self.log.info("{x!r}", x=Talkative())
-        self.assertEqual(self.texts(), ["talkative"])
 
     def test_warning(self) -> None:
         """
