@@ -32,6 +32,8 @@ class AloneTests(SynchronousTestCase):
             "from twisted.internet import reactor\n"
             "from twisted.python import log\n"
             "from twisted_cluster import cluster\n"
+            "for number in (signal.SIGHUP, signal.SIGQUIT):\n"
+            "    signal.signal(number, signal.SIG_DFL)\n"
             "log.startLogging(sys.stdout)\n"
             "def when(text):\n"
             "    cluster.whenStopping().addCallback(lambda _: print(text))\n"
