@@ -294,6 +294,31 @@ class ListenersTests(SynchronousTestCase):
         )
         self.share(3, address)
 
+    def test_owedAnew(self) -> None:
+        """
+        The grace ends when the fleet is no longer settled, since a worker stops,
+        dies or is to be started: the socket is kept for the replacement.  The
+        grace begins anew when the fleet has settled again.
+        """
+        address = self.freePort()
+        for unsettle in (
+            lambda: self.listeners.workerStopping(2),
+            lambda: self.listeners.workerGone(2),
+            self.listeners.unsettle,
+        ):
+            self.share(1, address)
+            self.leave(1, address)
+            self.listeners.settle([2])
+            self.clock.advance(59)
+            unsettle()
+            self.clock.advance(600)
+            self.assertTrue(self.isOpen(address))
+            self.listeners.settle([2])
+            self.clock.advance(59)
+            self.assertTrue(self.isOpen(address))
+            self.clock.advance(1)
+            self.assertFalse(self.isOpen(address))
+
     def test_movedAtOnce(self) -> None:
         """
         A socket that was moved away from is not waited for: every worker has

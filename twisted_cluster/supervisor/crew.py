@@ -291,6 +291,7 @@ class Crew:
                 self._events.ended(self._reason)
 
     def _spawn(self, action: fleet.Spawn) -> None:
+        self._listeners.unsettle()
         title = None
         if self._title is not None:
             title = f"{self._title}: worker {action.worker} (slot {action.slot})"

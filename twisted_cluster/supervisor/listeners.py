@@ -14,8 +14,9 @@ The rules:
   4. A socket is closed when the last worker that uses it deliberately stops
      listening.  What a worker leaves behind that stops or dies does not count
      until the fleet has settled: somebody is owed it.  A worker that has opened
-     nothing yet is owed it a while longer, since it may open its ports late.
-     What was bound by C{--bind} stays until the end.
+     nothing yet is owed it a while longer, since it may open its ports late; that
+     time is over, and begins anew, when the fleet settles anew.  What was bound
+     by C{--bind} stays until the end.
   5. A worker that has shed privileges gets nothing bound that it could not
      bind by itself.
 """
@@ -236,6 +237,7 @@ class Listeners:
         From now on, what this worker gives back stays open until L{settle}.
         """
         self._stopping.add(worker)
+        self.unsettle()
 
     def workerGone(self, worker: int) -> None:
         """
@@ -246,6 +248,15 @@ class Listeners:
         self._known.pop(worker, None)
         for listener in self._open.values():
             listener.users.discard(worker)
+        self.unsettle()
+
+    def unsettle(self) -> None:
+        """
+        Somebody is owed what nobody uses: it stays open until L{settle}, which
+        begins the grace anew.
+        """
+        for listener in self._open.values():
+            listener.stays()
 
     def settle(self, workers: Iterable[int] = ()) -> None:
         """
