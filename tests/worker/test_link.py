@@ -4,7 +4,10 @@ The worker's end of the control channel, in its three times.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -18,7 +21,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_cluster.errors import ChannelClosed, NotRunning
 from twisted_cluster.ipc.logs import decodeRecords, encodeEvent
 from twisted_cluster.testing import DescriptorReactor
-from twisted_cluster.worker import link
 from twisted_cluster.worker.link import Link
 
 
@@ -248,18 +250,6 @@ class LinkTests(SynchronousTestCase):
         self.reactor.settle()
         self.assertEqual(self.texts(), ["later"])
 
-    def test_urgentWhileWriting(self) -> None:
-        """
-        A thread does not wait for ever for another one that writes.
-        """
-        self.patch(link, "_TURN", 0.01)
-        self.link.attach(self.reactor)
-        with self.link._lock:
-            self.inThread(lambda: self.log("error", 40))
-        self.assertEqual(self.texts(), [])
-        self.reactor.settle()
-        self.assertEqual(self.texts(), ["error"])
-
     def replace(self) -> socket.socket:
         """
         Close the worker's end behind its back and reuse the number, as a program
@@ -327,6 +317,91 @@ class LinkTests(SynchronousTestCase):
             self.assertEqual(orphaned, [True])
             self.assertUntouched(others)
             self.assertEqual(self.reactor.getReaders(), [])
+
+    def test_replacedBeforeTheEnd(self) -> None:
+        """
+        What is said outside of a turn is not written to it either.
+        """
+        orphaned: list[bool] = []
+        self.link.orphaned = lambda: orphaned.append(True)
+        self.link.attach(self.reactor)
+        others = self.replace()
+        self.link.stopping()
+        self.reactor.settle()
+        self.assertEqual(orphaned, [True])
+        self.assertUntouched(others)
+
+    def test_loggedWhileQueueing(self) -> None:
+        """
+        The garbage collector may log an error within any call, while threads
+        log errors too: nobody waits for anybody for ever.
+        """
+        done = threading.Event()
+
+        class Noisy:
+            def __init__(self) -> None:
+                self.cycle = self
+
+            def __del__(noisy) -> None:
+                self.log("collected", 40)
+
+        def thread() -> None:
+            while not done.is_set():
+                self.log("thread", 40)
+
+        def read() -> None:
+            while not done.is_set():
+                with contextlib.suppress(BlockingIOError):
+                    self.watcher.recv(1 << 20)
+
+        self.watcher.setblocking(False)
+        threads = [threading.Thread(target=each) for each in (thread, thread, read)]
+        before = gc.get_threshold()
+        self.addCleanup(gc.set_threshold, *before)
+        for each in threads:
+            each.daemon = True
+            each.start()
+
+        def log() -> None:
+            self.link.attach(self.reactor)
+            gc.set_threshold(20)
+            for _ in range(3000):
+                Noisy()
+                self.log("x")
+            gc.set_threshold(*before)
+
+        main = threading.Thread(target=log, daemon=True)
+        main.start()
+        main.join(60)
+        stuck = main.is_alive()
+        done.set()
+        for each in threads:
+            each.join(10)
+        self.assertFalse(stuck)
+
+    def test_forkedWhileWriting(self) -> None:
+        """
+        A child that is forked while a thread writes does not wait for it.
+        """
+        held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with self.link._lock:
+                held.set()
+                release.wait(30)
+
+        thread = threading.Thread(target=hold, daemon=True)
+        thread.start()
+        held.wait(30)
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            self.link.detach()
+            self.log("from the child", 40)
+            os._exit(0)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        release.set()
+        thread.join(30)
 
     def test_replacedAfter(self) -> None:
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Final, Optional
+from typing import Any, Final, Optional
 
 LIMIT: Final = 4 * 1024 * 1024
 """
@@ -28,7 +28,14 @@ class LogQueue:
     @ivar size: the bytes that wait.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(
+        self, limit: int = LIMIT, lock: Optional[threading.RLock] = None
+    ) -> None:
+        """
+        @param lock: is held during each call; by default, one of its own.
+            Whoever holds another lock around calls passes that one: an event may
+            be put from within any call, even of another queue's.
+        """
         self.limit = limit
         self.size = 0
         self._length = 0
@@ -36,7 +43,7 @@ class LogQueue:
         self._next = 0
         self._levels: dict[int, deque[tuple[int, bytes]]] = {}
         self._sizes: dict[int, int] = {}
-        self._lock = threading.RLock()
+        self._lock: Any = lock or threading.RLock()
         self._busy = False
         self._interrupting: deque[tuple[int, bytes]] = deque()
 

@@ -36,11 +36,10 @@ from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.sockets.blocking import BlockingTransport, identify, isStill
 from twisted_cluster.worker.linktransport import LinkTransport
 
+_log = Logger("twisted_cluster")
 _URGENT = 40
 _DEADLINE = 30.0
 """Seconds that one write waits for a watcher that stands still."""
-_TURN = 1.0
-"""Seconds that a thread waits for another one's write."""
 
 
 class WorkerProtocol(ControlProtocol):
@@ -77,8 +76,6 @@ class Link:
     @ivar orphaned: called when the connection has ended.
     """
 
-    _log = Logger("twisted_cluster")
-
     def __init__(self, skt: socket.socket, maxMessageSize: int) -> None:
         """
         @param skt: the control channel, owned by this object from now on.
@@ -86,10 +83,10 @@ class Link:
         self._socket = skt
         self._identity = identify(skt)
         self._lock = threading.RLock()
+        self._events = LogQueue(lock=self._lock)
         self._reactor: Any = None
         self._thread = 0
         self._transport: Optional[LinkTransport] = None
-        self._events = LogQueue()
         self._eventsOnTheirWay = 0
         self._scheduled = False
         self._called = False
@@ -125,33 +122,37 @@ class Link:
         """
         Say that the bootstrap runs.
         """
-        self._protocol.call(commands.Hello, pid=os.getpid(), version=__version__)
+        with self._lock:
+            self._protocol.call(commands.Hello, pid=os.getpid(), version=__version__)
 
     def ready(self) -> None:
         """
         Say that the worker serves.
         """
-        self.flush()
-        self._protocol.call(commands.Ready)
+        with self._lock:
+            self.flush()
+            self._protocol.call(commands.Ready)
 
     def failed(self, stage: str, reason: str, traceback: str) -> None:
         """
         Say that the target cannot be run.
         """
-        self.flush()
-        self._protocol.call(
-            commands.Failed,
-            stage=stage,
-            reason=_last(reason),
-            traceback=_last(traceback),
-        )
+        with self._lock:
+            self.flush()
+            self._protocol.call(
+                commands.Failed,
+                stage=stage,
+                reason=_last(reason),
+                traceback=_last(traceback),
+            )
 
     def stopping(self) -> None:
         """
         Say that the worker ends by itself.
         """
-        if not self._closed:
-            self._protocol.call(commands.Stopping)
+        with self._lock:
+            if not self._closed:
+                self._protocol.call(commands.Stopping)
 
     def put(self, level: int, data: bytes) -> None:
         """
@@ -252,7 +253,7 @@ class Link:
         return BlockingTransport(self._socket, _DEADLINE, self._identity)
 
     def _nonsense(self, failure: Failure) -> None:
-        self._log.failure("the control channel carried nonsense", failure)
+        _log.failure("the control channel carried nonsense", failure)
 
     def _lost(self, reason: Failure) -> None:
         self._closed = True
@@ -299,9 +300,7 @@ class Link:
 
         @return: whether that was possible.
         """
-        if not self._lock.acquire(timeout=_TURN):
-            return False
-        try:
+        with self._lock:
             transport = self._transport
             if transport is None or self._writing:
                 return False
@@ -314,8 +313,6 @@ class Link:
                     transport.writeFromThread(_unanswered(batch or b"", dropped))
             finally:
                 self._writing = False
-        finally:
-            self._lock.release()
         return False
 
     def _flushEvents(self) -> None:
@@ -354,6 +351,8 @@ class Link:
         This is a copy of the worker: keep out of its conversation.
         """
         self._closed = True
+        self._lock = threading.RLock()
+        self._events = LogQueue(lock=self._lock)
         self._transport = None
         self._protocol.transport = self._blocking()
         self._protocol.transport.loseConnection()

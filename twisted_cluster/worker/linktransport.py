@@ -93,10 +93,14 @@ class LinkTransport(UNIXTransport):
 
     def write(self, data: bytes) -> None:
         """
-        See L{UNIXTransport.write}.
+        See L{UNIXTransport.write}.  That the descriptor is not ours is noticed
+        soon after, since AMP takes no end of its connection while it writes.
         """
         with self._lock:
-            super().write(data)
+            if isStill(self._socket, self._identity):
+                super().write(data)
+            else:
+                self._reactor.callFromThread(self.isOurs)  # type: ignore[attr-defined]
 
     def doRead(self) -> Any:
         """
