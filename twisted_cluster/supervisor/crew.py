@@ -43,7 +43,7 @@ _HEALTHY_AFTER = 5.0
 _MOST_DEATHS = 5
 """Early deaths in a row that make a crash loop."""
 _LATE_PORT = 30.0
-"""Seconds in which a replacement is expected to open a port, as others did."""
+"""Seconds in which a worker is expected to open a port, as the one before did."""
 _COMPLAIN_EVERY = 60.0
 """Seconds between two complaints about a crash loop."""
 
@@ -66,6 +66,18 @@ class Events:
     looping: Callable[[str], None]
     settled: Callable[[], None]
     ended: Callable[[Optional[Exception]], None]
+
+
+@attrs.define
+class _Former:
+    """
+    The last worker of a slot that was ready.
+
+    @ivar served: whether it had opened a server by its end.
+    """
+
+    worker: int
+    served: bool = False
 
 
 class Crew:
@@ -104,6 +116,7 @@ class Crew:
         self._exitOnCrashLoop = exitOnCrashLoop
         self._policies: dict[int, RestartPolicy] = {}
         self._pauses: dict[int, IDelayedCall] = {}
+        self._formers: dict[int, _Former] = {}
         self._responder: Optional[Responder] = None
         self._reason: Optional[Exception] = None
         self._status = _NEVER_READY
@@ -159,6 +172,7 @@ class Crew:
         """
         A worker serves.
         """
+        self._formers[worker.slot] = _Former(worker.id)
         self.act(self._plan.ready(worker.id))
 
     def workerLeaving(self, worker: WorkerHandle) -> None:
@@ -194,6 +208,9 @@ class Crew:
 
     def _bury(self, worker: WorkerHandle, death: Death) -> None:
         del self.handles[worker.id]
+        former = self._formers.get(worker.slot)
+        if former is not None and former.worker == worker.id:
+            former.served = self._listeners.hasServed(worker.id)
         self._listeners.workerGone(worker.id)
         if death.failing is None:
             why = f"worker {worker.id} {death.how}"
@@ -300,7 +317,7 @@ class Crew:
             worker=action.worker,
             slot=action.slot,
             generation=action.generation,
-            portless=self._portless(),
+            portless=self._portless(action.slot),
             title=title,
         )
         handle = WorkerHandle(
@@ -320,12 +337,15 @@ class Crew:
             death = handle.neverStarted(error)
             self._reactor.callLater(0, self._bury, handle, death)
 
-    def _portless(self) -> float:
+    def _portless(self, slot: int) -> float:
         """
-        How long a worker may run without a port and not be ready: longer once
-        the cluster listens, since its program opens ports, if late.
+        How long a worker may run without a port and not be ready: longer if the
+        one before it in its slot opened a port, since its program may do so late.
         """
-        if not self._listeners.addresses:
+        former = self._formers.get(slot)
+        if former is None or not (
+            former.served or self._listeners.hasServed(former.worker)
+        ):
             return PORTLESS
         return max(PORTLESS, min(_LATE_PORT, self._limits.start / 2))
 

@@ -232,6 +232,12 @@ class Listeners:
         if not listener.users and not listener.pinned and worker not in self._stopping:
             self._close(listener, "worker {worker} stopped listening", worker=worker)
 
+    def hasServed(self, worker: int) -> bool:
+        """
+        Tell whether a living worker has ever shared a stream socket.
+        """
+        return worker in self._serving
+
     def workerStopping(self, worker: int) -> None:
         """
         From now on, what this worker gives back stays open until L{settle}.
