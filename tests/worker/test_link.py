@@ -4,8 +4,6 @@ The worker's end of the control channel, in its three times.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import signal
 import socket
@@ -333,51 +331,38 @@ class LinkTests(SynchronousTestCase):
 
     def test_loggedWhileQueueing(self) -> None:
         """
-        The garbage collector may log an error within any call, while threads
-        log errors too: nobody waits for anybody for ever.
+        The garbage collector may log an error while an event is being queued,
+        and another thread flush at that moment: neither waits for ever.
         """
-        done = threading.Event()
+        inside, held = threading.Event(), threading.Event()
+        put = self.link._events._put
 
-        class Noisy:
-            def __init__(self) -> None:
-                self.cycle = self
-
-            def __del__(noisy) -> None:
+        def interrupted(level: int, data: bytes) -> None:
+            put(level, data)
+            if not inside.is_set():
+                inside.set()
+                held.wait(0.5)
                 self.log("collected", 40)
 
-        def thread() -> None:
-            while not done.is_set():
-                self.log("thread", 40)
-
-        def read() -> None:
-            while not done.is_set():
-                with contextlib.suppress(BlockingIOError):
-                    self.watcher.recv(1 << 20)
-
-        self.watcher.setblocking(False)
-        threads = [threading.Thread(target=each) for each in (thread, thread, read)]
-        before = gc.get_threshold()
-        self.addCleanup(gc.set_threshold, *before)
-        for each in threads:
-            each.daemon = True
-            each.start()
-
-        def log() -> None:
+        def queue() -> None:
             self.link.attach(self.reactor)
-            gc.set_threshold(20)
-            for _ in range(3000):
-                Noisy()
-                self.log("x")
-            gc.set_threshold(*before)
+            self.log("x")
 
-        main = threading.Thread(target=log, daemon=True)
-        main.start()
-        main.join(60)
-        stuck = main.is_alive()
-        done.set()
+        def flush() -> None:
+            inside.wait(30)
+            with self.link._lock:
+                held.set()
+                self.link._events.take(1000)
+
+        self.patch(self.link._events, "_put", interrupted)
+        threads = [
+            threading.Thread(target=each, daemon=True) for each in (queue, flush)
+        ]
+        for each in threads:
+            each.start()
         for each in threads:
             each.join(10)
-        self.assertFalse(stuck)
+        self.assertEqual([each.is_alive() for each in threads], [False, False])
 
     def test_forkedWhileWriting(self) -> None:
         """
