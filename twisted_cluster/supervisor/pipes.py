@@ -12,11 +12,16 @@ import stat
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Optional
 
 PATIENCE: Final = 5.0
 """
-Seconds that one event waits for a reader that has kept up so far.
+Seconds that a reader which has kept up so far is waited for, in all.
+"""
+
+REGAINED: Final = PATIENCE / 60
+"""
+Seconds of patience that come back with each second in which nothing waits.
 """
 
 _PART: Final = select.PIPE_BUF
@@ -38,9 +43,9 @@ class PipeWriter(io.TextIOBase):
     """
     A text stream over a pipe or a socket, whose descriptor it shares and does
     not close.  What is written has left when C{write} returns, as long as the
-    reader keeps up.  When it has not read for a while, what is written is
-    dropped until it does again; then it is told how much that was.  Any thread
-    may write.
+    reader keeps up.  One that does not is waited for, until the patience is used
+    up, which comes back slowly.  Then what is written is dropped while there is no
+    room, and the reader is told how much that was.  Any thread may write.
     """
 
     def __init__(self, stream: IO[Any], report: Callable[[int], str]) -> None:
@@ -56,6 +61,8 @@ class PipeWriter(io.TextIOBase):
         self._lock = threading.RLock()
         self._rest = b""
         self._dropped = 0
+        self._patience = PATIENCE
+        self._keptUpSince: Optional[float] = monotonic()
 
     def write(self, text: str, /) -> int:
         """
@@ -64,8 +71,8 @@ class PipeWriter(io.TextIOBase):
         @raise OSError: when there is no reader any more.
         """
         with self._lock:
-            deadline = monotonic() + (0.0 if self._rest else PATIENCE)
-            self._rest = self._send(self._rest, deadline)
+            self._regain()
+            self._rest = self._send(self._rest)
             if self._rest:
                 self._dropped += 1
                 return len(text)
@@ -74,18 +81,39 @@ class PipeWriter(io.TextIOBase):
                 whole = self._report(self._dropped) + text
                 self._dropped = 0
             encoding = getattr(self._stream, "encoding", None) or "utf-8"
-            self._rest = self._send(whole.encode(encoding, "replace"), deadline)
+            self._rest = self._send(whole.encode(encoding, "replace"))
         return len(text)
 
-    def _send(self, data: bytes, deadline: float) -> bytes:
+    def _regain(self) -> None:
+        """
+        Count the time since the last write, if that had not to wait.
+        """
+        now = monotonic()
+        if self._keptUpSince is not None:
+            gained = (now - self._keptUpSince) * REGAINED
+            self._patience = min(self._patience + gained, PATIENCE)
+        self._keptUpSince = now
+
+    def _hasRoom(self) -> bool:
+        """
+        Wait for the reader as long as there is patience, and use that up.
+        """
+        if self._poll.poll(0):
+            return True
+        self._keptUpSince = None
+        began = monotonic()
+        ready = self._poll.poll(self._patience * 1000)
+        self._patience = max(self._patience - (monotonic() - began), 0.0)
+        return bool(ready)
+
+    def _send(self, data: bytes) -> bytes:
         """
         Write until it would take too long.
 
         @return: what is left.
         """
         while data:
-            left = max(deadline - monotonic(), 0.0)
-            if not self._poll.poll(left * 1000):
+            if not self._hasRoom():
                 break
             try:
                 data = data[os.write(self._stream.fileno(), data[:_PART]) :]
