@@ -41,6 +41,7 @@ __all__ = [
     "levelBelow",
     "levelNumber",
     "lineRecord",
+    "recordOf",
     "toEvent",
 ]
 
@@ -108,13 +109,20 @@ def encodeEvent(event: dict[str, Any]) -> tuple[int, bytes]:
     @param event: the event; it is not changed.
     @return: the number of its level, and at most L{MAX_EVENT} bytes.
     """
+    record = recordOf(event)
+    return record.level, encodeRecord(record)
+
+
+def recordOf(event: dict[str, Any]) -> LogRecord:
+    """
+    Describe an event of C{twisted.logger} as a record.  Never raises.
+    """
     try:
-        record = describeEvent(event)
+        return describeEvent(event)
     except BaseException as error:
-        record = LogRecord(
+        return LogRecord(
             levelNumber(event), time(), "-", f"a log event was lost: {safeText(error)}"
         )
-    return record.level, encodeRecord(record)
 
 
 def describeEvent(event: dict[str, Any]) -> LogRecord:
