@@ -100,7 +100,7 @@ SETUPS = {
         from twisted.python import log
         class Handler(logging.Handler):
             def emit(self, record):
-                log.msg("forwarded " + self.format(record))
+                log.msg("[%s] %s" % (record.name, self.format(record)))
         logging.getLogger().addHandler(Handler())
         log.startLogging(sys.stdout)
         """,
@@ -113,7 +113,7 @@ SETUPS = {
         """,
     "odd formats": """
         import logging, sys
-        from twisted.logger import globalLogPublisher, eventAsText
+        from twisted.logger import globalLogPublisher, eventAsText, formatEvent
         logging.basicConfig(
             stream=sys.stdout, format="%(name)s\\n>> %(message)s was said"
         )
@@ -127,8 +127,9 @@ SETUPS = {
         def observer(event):
             if event["log_namespace"] == "log_legacy":
                 return
-            print("[app]", eventAsText(event))
-            print(event)
+            text = eventAsText(event, includeTraceback=False)
+            print("%s:" % event["log_namespace"], text)
+            print(formatEvent(event), event["log_level"].name)
         globalLogPublisher.addObserver(observer)
         """,
     "line at a time": """
@@ -141,7 +142,7 @@ SETUPS = {
                     traceback.print_exception(*record.exc_info)
         logging.getLogger().addHandler(Handler())
         def observer(event):
-            print("now", end=": ")
+            print("12:00:01", end=": ")
             print(formatEvent(event))
             if "log_failure" in event and "err>" not in formatEvent(event):
                 event["log_failure"].printTraceback(sys.stdout)
@@ -255,7 +256,7 @@ class OnceTests(SynchronousTestCase):
 
     def test_oddFormats(self) -> None:
         """
-        Formats with a line before or words after the text, and dictionaries.
+        Formats with a line before or words after the text.
         """
         self.check(SETUPS["odd formats"])
 
@@ -515,7 +516,7 @@ class RelayTests(SynchronousTestCase):
         """
 
         def observer(event: dict[str, Any]) -> None:
-            logging.getLogger("tests").warning("forwarded: %s", formatEvent(event))
+            logging.getLogger("tests").warning("app: %s", formatEvent(event))
             STDLibLogObserver("tests")(event)
             thread = threading.Thread(
                 target=lambda: Logger(namespace="thread").info("elsewhere")
@@ -540,6 +541,8 @@ class RelayTests(SynchronousTestCase):
             Logger(namespace="own").info("disk full")
             logging.getLogger("tests").error("cannot send: %s", formatEvent(event))
             logging.getLogger("tests").warning("'disk full' could not be sent")
+            logging.getLogger("tests").warning("not sent: %s", formatEvent(event))
+            Logger(namespace="own").warn("not sent: disk full")
             log.msg("one more")
 
         self.observe(observer)
@@ -552,6 +555,8 @@ class RelayTests(SynchronousTestCase):
                 "disk full",
                 "cannot send: disk full",
                 "'disk full' could not be sent",
+                "not sent: disk full",
+                "not sent: disk full",
                 "one more",
             ],
         )

@@ -9,9 +9,12 @@ import io
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.worker.running import runRelayed
+from twisted_cluster.ipc.logs import LogRecord
 from twisted_cluster.worker import publications
 from twisted_cluster.worker.publications import Publication
 from twisted_cluster.worker.stdio import WorkerStream
+
+EVENT = LogRecord(20, 0.0, "app", "an event")
 
 
 class StreamTests(SynchronousTestCase):
@@ -143,7 +146,7 @@ class CopyTests(SynchronousTestCase):
         before and flushed then is not.
         """
         self.stream.write("kept ")
-        with Publication({"log_format": "an event"}):
+        with Publication({}, EVENT):
             self.assertEqual(self.stream.write("an event\n"), 9)
             self.stream.writelines(["12:00 an event\n", "info: an event\n"])
             print("12:01", "an event", file=self.stream)
@@ -156,7 +159,7 @@ class CopyTests(SynchronousTestCase):
         What does not is written as soon as its line is complete, and at the
         latest when the event has been published.
         """
-        with Publication({"log_format": "an event"}):
+        with Publication({}, EVENT):
             self.stream.write("another ")
             self.stream.write("event is news\n")
             self.assertEqual(self.raw.getvalue(), b"another event is news\n")
@@ -177,7 +180,7 @@ class CopyTests(SynchronousTestCase):
         """
         Dropping text hides no error of its writer.
         """
-        with Publication({"log_format": "an event"}):
+        with Publication({}, EVENT):
             self.assertRaises(TypeError, self.stream.write, b"bytes")
             self.stream.close()
             self.assertRaises(ValueError, self.stream.write, "text")

@@ -9,9 +9,12 @@ Rules:
     C{logging}, a handler does the reverse), repeats the text and is not graver.
   - What Twisted's and C{logging}'s own file observers write of an event that is
     being published is a copy.
-  - Whatever else is printed is compared with the events' texts: line by line, or
-    several writes together until a line is complete.  What may be the beginning
-    of a copy waits until that is known, or the event has been published.
+  - Whatever else is printed is compared with the texts that were relayed: line by
+    line, or several writes together until a line is complete.  What may be the
+    beginning of a copy waits until that is known, or the event has been
+    published.  An event that was not relayed, for its level, has no such copies.
+  - Nothing is formatted here, and nobody waits: what an argument's C{__repr__}
+    prints may come in the midst of anything.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from typing import Final, Optional
 from twisted.logger import FileLogObserver
 from twisted.python import log
 
-from twisted_cluster.ipc.logs import levelBelow, levelNumber
-from twisted_cluster.worker.copies import COMPLETE, Event, Known, Original
+from twisted_cluster.ipc.logs import LogRecord
+from twisted_cluster.worker.copies import COMPLETE, Event, Original
 
 _WRITERS: Final = {
     function.__code__: function.__code__.co_varnames[1]
@@ -75,7 +78,7 @@ class _Parts:
     def __init__(self) -> None:
         self.line = ""
         self.write: Callable[[str], object] = str
-        self.known: Known = COMPLETE
+        self.known = COMPLETE
         self.waiting: list[Callable[[], object]] = []
 
     def release(self) -> None:
@@ -95,11 +98,15 @@ class Publication:
     _original: Optional[Original] = None
     _parts: Optional[dict[Hashable, _Parts]] = None
 
-    def __init__(self, event: Optional[Event]) -> None:
+    def __init__(
+        self, event: Optional[Event], record: Optional[LogRecord] = None
+    ) -> None:
         """
         @param event: the event; L{None} to regard all that happens as a copy.
+        @param record: what was relayed of it, if anything was.
         """
         self._event = event
+        self._record = record
 
     def __enter__(self) -> None:
         self._publications = here.publications
@@ -141,11 +148,14 @@ class Publication:
         """
         if self._event is None:
             return True
+        original = self._originalOf()
+        if original is None:
+            return False
         parts = self._partsOf(stream)
-        known = self.original().compare(text, parts.known)
+        known = original.compare(text, parts.known)
         if known is None and parts.waiting:
             parts.release()
-            known = self.original().compare(text, COMPLETE)
+            known = original.compare(text, COMPLETE)
         if known is None:
             return False
         parts.known = known
@@ -155,28 +165,38 @@ class Publication:
             parts.waiting.clear()
         return True
 
-    def isRepeatedBy(self, event: Event) -> bool:
+    def publishes(self, event: Event) -> bool:
         """
-        Tell whether another event is this one or its copy.
+        Tell whether this is an event's publication, or that of a changed copy.
         """
         mine = self._event
         if mine is None or mine is event:
             return True
-        if isinstance(mine, dict) is isinstance(event, dict):
-            moment = _momentOf(mine)
-            return moment[0] is not None and moment == _momentOf(event)
-        if _gravity(event) > _gravity(mine):
+        if isinstance(mine, dict) is not isinstance(event, dict):
             return False
-        return self.original().isRepeatedBy(_originalOf(event).words)
+        moment = _momentOf(mine)
+        return moment[0] is not None and moment == _momentOf(event)
 
-    def original(self) -> Original:
+    def isRepeatedBy(self, event: Event, record: LogRecord) -> bool:
         """
-        What copies are compared with.
+        Tell whether an event of the other logging system repeats this one.
+
+        @param record: describes the other event.
         """
-        if self._original is None:
-            event = self._event
-            assert event is not None
-            self._original = _originalOf(event)
+        mine = self._record
+        if mine is None or isinstance(self._event, dict) is isinstance(event, dict):
+            return False
+        if min(record.level, _SERIOUS) > mine.level:
+            return False
+        original = self._originalOf()
+        return original is not None and original.isRepeatedBy(record.text)
+
+    def _originalOf(self) -> Optional[Original]:
+        """
+        Give what copies are compared with.
+        """
+        if self._original is None and self._record and self._event is not None:
+            self._original = Original(self._event, self._record)
         return self._original
 
     def _end(self, streams: dict[Hashable, _Parts]) -> None:
@@ -218,19 +238,25 @@ def isWrittenCopy(frame: Optional[FrameType]) -> bool:
         name = _WRITERS.get(frame.f_code)
         if name is not None:
             event = frame.f_locals.get(name)
-            return isinstance(event, (dict, logging.LogRecord)) and isCopy(event)
+            return isinstance(event, (dict, logging.LogRecord)) and isPublished(event)
         frame = frame.f_back
     return False
 
 
-def isCopy(event: Event) -> bool:
+def isPublished(event: Event) -> bool:
     """
-    Tell whether an event is a copy.
+    Tell whether this thread is publishing an event.
     """
-    for publication in reversed(here.publications):
-        if publication.isRepeatedBy(event):
-            return True
-    return False
+    return any(each.publishes(event) for each in here.publications)
+
+
+def isCopy(event: Event, record: LogRecord) -> bool:
+    """
+    Tell whether an event repeats one of the other logging system.
+
+    @param record: describes the event.
+    """
+    return any(each.isRepeatedBy(event, record) for each in here.publications)
 
 
 def relaying() -> bool:
@@ -286,26 +312,6 @@ def _momentOf(event: Event) -> tuple[object, ...]:
     if isinstance(event, dict):
         return event.get("log_time"), event.get("log_format"), event.get("log_system")
     return event.created, event.msg, event.name
-
-
-def _gravity(event: Event) -> int:
-    if isinstance(event, dict):
-        return min(levelNumber(event), _SERIOUS)
-    return min(levelBelow(event.levelno), _SERIOUS)
-
-
-def _originalOf(event: Event) -> Original:
-    """
-    Prepare an event for comparison, without relaying what an argument's
-    C{__repr__} logs.  An event that cannot be formatted has no copies.
-    """
-    before, here.encoding = here.encoding, True
-    try:
-        return Original(event)
-    except Exception:
-        return Original({})
-    finally:
-        here.encoding = before
 
 
 os.register_at_fork(after_in_child=lambda: activate(False))

@@ -15,11 +15,11 @@ Rules:
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from logging import LogRecord
 from time import time
 from typing import Any, Optional, TextIO, cast
 
@@ -42,12 +42,14 @@ from zope.interface import implementer
 from twisted_cluster.interfaces import ILogSink
 from twisted_cluster.ipc.logs import (
     LEVELS,
-    encodeEvent,
+    LogRecord,
     encodeRecord,
     levelBelow,
     levelNumber,
+    recordOf,
 )
 from twisted_cluster.ipc.plain import safeText
+from twisted_cluster.worker.copies import Event
 from twisted_cluster.worker.publications import (
     Publication,
     activate,
@@ -55,6 +57,8 @@ from twisted_cluster.worker.publications import (
     here,
     isActive,
     isCopy,
+    isPublished,
+    original,
     unlessCopied,
 )
 from twisted_cluster.worker.stdlog import catchLogging, describeLogging
@@ -83,38 +87,57 @@ class RelayObserver:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """
-        Relay an event, unless that is its copy.  Never raises.
+        Relay an event, unless that is a copy.  Never raises.
         """
-        if not (here.publications and isCopy(event)):
-            self.relay(event)
+        self.relay(event)
 
-    def relay(self, event: dict[str, Any]) -> None:
+    def relay(self, event: dict[str, Any]) -> Optional[LogRecord]:
         """
-        Relay an event, wherever it comes from.  Never raises.
-        """
-        if levelNumber(event) >= self._threshold:
-            self._encodeAndPut(lambda: encodeEvent(event))
+        Relay an event, unless that is a copy.  Never raises.
 
-    def relayLogging(self, record: LogRecord) -> None:
+        @return: what is relayed of it, or would be if it were no copy.
         """
-        Relay a record of C{logging}, unless that is a copy.  Never raises.
-        """
-        level = levelBelow(record.levelno)
-        if level >= self._threshold and not isCopy(record):
-            self._encodeAndPut(
-                lambda: (level, encodeRecord(describeLogging(record, level)))
-            )
+        if levelNumber(event) < self._threshold:
+            return None
+        return self._relay(event, lambda: recordOf(event))
 
-    def _encodeAndPut(self, encode: Callable[[], tuple[int, bytes]]) -> None:
-        if here.encoding or not isActive():
-            return
+    def describe(self, event: dict[str, Any]) -> Optional[LogRecord]:
+        """
+        Tell what was relayed of an event that was logged earlier.
+        """
+        if here.encoding or levelNumber(event) < self._threshold:
+            return None
         here.encoding = True
         try:
-            level, data = encode()
+            return recordOf(event)
+        finally:
+            here.encoding = False
+
+    def relayLogging(self, record: logging.LogRecord) -> Optional[LogRecord]:
+        """
+        Relay a record of C{logging}, likewise.
+        """
+        level = levelBelow(record.levelno)
+        if level < self._threshold:
+            return None
+        return self._relay(record, lambda: describeLogging(record, level))
+
+    def _relay(
+        self, event: Event, describe: Callable[[], LogRecord]
+    ) -> Optional[LogRecord]:
+        if here.encoding or not isActive() or isPublished(event):
+            return None
+        here.encoding = True
+        try:
+            record = describe()
+            if isCopy(event, record):
+                return record
+            data = encodeRecord(record)
         finally:
             here.encoding = False
         with suppress(Exception):
-            self._put(level, data)
+            self._put(record.level, data)
+        return record
 
 
 class _RelayingPublisher(LogPublisher):
@@ -128,14 +151,13 @@ class _RelayingPublisher(LogPublisher):
 
     def __call__(self, event: dict[str, Any]) -> None:
         relay = self.relayObserver.relay
-        if not here.publications:
-            relay(event)
-        elif "log_io" in event and isinstance(event["log_io"], str):
+        record = None
+        if here.publications and type(event.get("log_io")) is str:
             stream = event.get("log_namespace")
             unlessCopied(stream, event["log_io"], lambda: relay(event))
-        elif not isCopy(event):
-            relay(event)
-        with Publication(event):
+        else:
+            record = relay(event)
+        with Publication(event, record):
             super().__call__(event)
 
     def _errorLoggerForObserver(self, observer: ILogObserver) -> Logger:
@@ -162,12 +184,16 @@ class _History(LimitedHistoryLogObserver):
     """
     What was logged before the program began logging.  It is published again
     when the program does.
+
+    @ivar relayObserver: what relayed it.
     """
+
+    relayObserver: RelayObserver
 
     def replayTo(self, otherObserver: ILogObserver) -> None:
         @implementer(ILogObserver)
         def repeat(event: dict[str, Any]) -> None:
-            with Publication(event):
+            with Publication(event, self.relayObserver.describe(event)):
                 otherObserver(event)
 
         super().replayTo(repeat)
@@ -228,6 +254,7 @@ def _catchHistory(relay: RelayObserver) -> _Undo:
     for event in events:
         relay.relay(event)
     history.__class__ = _History
+    history.relayObserver = relay  # type: ignore[attr-defined]
     temporary = LogPublisher(history, _lastResort(sys.stderr))
     beginner._temporaryObserver = temporary
     globalLogPublisher.removeObserver(before)
@@ -235,6 +262,7 @@ def _catchHistory(relay: RelayObserver) -> _Undo:
 
     def undo() -> None:
         history.__class__ = LimitedHistoryLogObserver
+        del history.relayObserver  # type: ignore[attr-defined]
         if beginner._temporaryObserver is temporary:
             beginner._temporaryObserver = before
             globalLogPublisher.removeObserver(temporary)
@@ -276,18 +304,18 @@ def _catchWarnings(relay: RelayObserver) -> _Undo:
         if file is not None:
             before(message, category, filename, lineno, file, line)
             return
-        relay.relay(
-            {
-                "log_level": LogLevel.warn,
-                "log_namespace": "warnings",
-                "log_time": time(),
-                "log_format": "{filename}:{lineno}: {category}: {warning}",
-                "filename": filename,
-                "lineno": lineno,
-                "category": qual(category),
-                "warning": safeText(message, str),
-            }
-        )
+        event = {
+            "log_level": LogLevel.warn,
+            "log_namespace": "warnings",
+            "log_time": time(),
+            "log_format": "{filename}:{lineno}: {category}: {warning}",
+            "filename": filename,
+            "lineno": lineno,
+            "category": qual(category),
+            "warning": safeText(message, str),
+        }
+        with original():
+            relay.relay(event)
         with Publication(None):
             before(message, category, filename, lineno, file, line)
 

@@ -34,7 +34,8 @@ class WorkerStream(io.TextIOWrapper):
     Standard output or standard error.
 
     Text that repeats an event which is being published, and was relayed, is
-    dropped; bytes written to C{buffer} never are.
+    dropped; bytes written to C{buffer} never are, nor is what an argument prints
+    while an event is formatted for the watcher.
     """
 
     def write(self, text: str, /) -> int:
@@ -44,6 +45,8 @@ class WorkerStream(io.TextIOWrapper):
         if not relaying() or not isinstance(text, str):
             return super().write(text)
         if not isWrittenCopy(sys._getframe(1)):
+            if here.encoding:
+                return super().write(text)
             here.publications[-1].print(self, text, super().write)
         return super().write("") + len(text)
 

@@ -23,19 +23,21 @@ _STANDARD = frozenset(
 ) | frozenset(("message", "asctime", "taskName"))
 
 
-def catchLogging(relay: Callable[[logging.LogRecord], None]) -> Callable[[], None]:
+def catchLogging(
+    relay: Callable[[logging.LogRecord], Optional[LogRecord]],
+) -> Callable[[], None]:
     """
     Relay each record that a logger of this process handles.
 
-    @param relay: takes each record before its handlers do.
+    @param relay: takes each record before its handlers do, and gives what was
+        relayed of it.
     @return: what undoes it.
     """
     callHandlers = logging.Logger.callHandlers
     handleError = logging.Handler.handleError
 
     def relayThenCallHandlers(self: logging.Logger, record: logging.LogRecord) -> None:
-        relay(record)
-        with Publication(record):
+        with Publication(record, relay(record)):
             callHandlers(self, record)
 
     def originalHandleError(self: logging.Handler, record: logging.LogRecord) -> None:
