@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -96,7 +97,6 @@ class Publication:
     """
 
     _original: Optional[Original] = None
-    _parts: Optional[dict[Hashable, _Parts]] = None
 
     def __init__(
         self, event: Optional[Event], record: Optional[LogRecord] = None
@@ -107,6 +107,7 @@ class Publication:
         """
         self._event = event
         self._record = record
+        self._parts: dict[Hashable, _Parts] = defaultdict(_Parts)
 
     def __enter__(self) -> None:
         self._publications = here.publications
@@ -114,8 +115,8 @@ class Publication:
 
     def __exit__(self, *exception: object) -> None:
         try:
-            if self._parts is not None:
-                self._end(self._parts)
+            if self._parts:
+                self._end()
         finally:
             self._publications.pop()
 
@@ -125,16 +126,11 @@ class Publication:
         """
         Write some text to a stream, unless it is a copy.
         """
-        parts = self._partsOf(stream)
+        parts = self._parts[stream]
         parts.write = write
         parts.line += text
         if parts.line.endswith("\n"):
             self._complete(stream, parts)
-
-    def _partsOf(self, stream: Hashable) -> _Parts:
-        if self._parts is None:
-            self._parts = {}
-        return self._parts.setdefault(stream, _Parts())
 
     def _complete(self, stream: Hashable, parts: _Parts) -> None:
         line, parts.line = parts.line, ""
@@ -151,7 +147,7 @@ class Publication:
         original = self._originalOf()
         if original is None:
             return False
-        parts = self._partsOf(stream)
+        parts = self._parts[stream]
         known = original.compare(text, parts.known)
         if known is None and parts.waiting:
             parts.release()
@@ -199,11 +195,11 @@ class Publication:
             self._original = Original(self._event, self._record)
         return self._original
 
-    def _end(self, streams: dict[Hashable, _Parts]) -> None:
+    def _end(self) -> None:
         """
         What has become no copy by now is none.
         """
-        for stream, parts in list(streams.items()):
+        for stream, parts in list(self._parts.items()):
             with suppress(Exception):
                 if parts.line:
                     self._complete(stream, parts)
@@ -221,10 +217,8 @@ def unlessCopied(stream: Hashable, text: str, publish: Callable[[], object]) -> 
 
     @param stream: where it was printed.
     """
-    for publication in reversed(here.publications):
-        if publication.takes(stream, text, publish):
-            return
-    publish()
+    if not any(each.takes(stream, text, publish) for each in here.publications[::-1]):
+        publish()
 
 
 def isWrittenCopy(frame: Optional[FrameType]) -> bool:
