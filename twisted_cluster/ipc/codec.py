@@ -108,13 +108,13 @@ def _restore(code: int, body: memoryview) -> Any:
         if code == _REGISTERED:
             (length,) = struct.unpack_from(">H", body)
             kind = _types.get(str(body[2 : 2 + length], "utf-8"))
-            return _typed(body[2 + length :], kind)
-    except (ValueError, struct.error):
+            return _typed(bytes(body[2 + length :]), kind)
+    except (msgspec.MsgspecError, ValueError, struct.error):
         pass
     return msgspec.msgpack.Ext(code, bytes(body))
 
 
-def _typed(encoded: memoryview, kind: Optional[type[msgspec.Struct]]) -> Any:
+def _typed(encoded: bytes, kind: Optional[type[msgspec.Struct]]) -> Any:
     if kind is not None:
         try:
             return msgspec.msgpack.decode(encoded, type=kind)
@@ -194,7 +194,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], batch: bytes) -> T:
             return decoder.decode(batch)
         except RecursionError:
             return _decodeDeep(decoder, batch)
-    except (RecursionError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, RecursionError, TypeError, ValueError) as error:
         raise ProtocolError(f"a batch that cannot be decoded: {error}") from error
 
 
