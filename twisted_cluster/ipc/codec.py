@@ -104,14 +104,16 @@ def _restore(code: int, body: memoryview) -> Any:
     Make a message of a registered type from an extension.  One that is
     something else, whoever sent it, stays an C{Ext}.
     """
+    # Before msgspec 0.20, the view says that it is longer than it is.
+    extension = bytes(body)
     try:
         if code == _REGISTERED:
-            (length,) = struct.unpack_from(">H", body)
-            kind = _types.get(str(body[2 : 2 + length], "utf-8"))
-            return _typed(bytes(body[2 + length :]), kind)
+            (length,) = struct.unpack_from(">H", extension)
+            kind = _types.get(str(extension[2 : 2 + length], "utf-8"))
+            return _typed(extension[2 + length :], kind)
     except (msgspec.MsgspecError, ValueError, struct.error):
         pass
-    return msgspec.msgpack.Ext(code, bytes(body))
+    return msgspec.msgpack.Ext(code, extension)
 
 
 def _typed(encoded: bytes, kind: Optional[type[msgspec.Struct]]) -> Any:
