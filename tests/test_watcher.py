@@ -758,6 +758,34 @@ class RestartTests(WatcherTestCase):
         self.reactor.elapse(60)
         self.assertEqual(len(self.reactor.processes), 6)
 
+    def test_restartWhenToldOfALoop(self) -> None:
+        """
+        Whoever is told that workers keep dying may restart at once: no pause
+        is left behind that would start another worker.
+        """
+        watcher = self.watcher(2)
+
+        def restart(_: object) -> None:
+            watcher.restart().addErrback(lambda reason: reason.trap(Stopped))
+
+        ready = watcher.whenReady().addErrback(restart)
+        [first] = self.becomeReady(1)
+        for number in range(2, 7):
+            while len(self.reactor.processes) < number:
+                self.reactor.elapse(0.05, 0.05)
+            self.play(number).end(1)
+        self.successResultOf(ready)
+        spawned = len(self.reactor.processes)
+        self.assertGreater(spawned, 6)
+        self.assertFalse(
+            [
+                call
+                for call in self.reactor.getDelayedCalls()
+                if getattr(call.func, "__name__", "") == "_resume"
+            ]
+        )
+        self.assertFalse(first.terminated)
+
     def test_oldDiesInAPause(self) -> None:
         """
         The death of an old worker while its slot pauses changes nothing about

@@ -231,10 +231,12 @@ class Crew:
         if self._plan.needs(worker.id):
             decision = self._policyOf(worker.slot).workerDied(death.lifetime)
         self.act(self._plan.died(worker.id, why, decision.delay > 0))
+        looping = isinstance(decision, CrashLoop)
+        ends = self._plan.stopping or (looping and self._exitOnCrashLoop)
+        if decision.delay > 0 and not ends:
+            self._pause(worker.slot, decision.delay)
         if isinstance(decision, CrashLoop):
             self._crashLoops(worker.slot, decision.deaths, why)
-        if decision.delay > 0 and not self._plan.stopping:
-            self._pause(worker.slot, decision.delay)
 
     def _hint(self) -> None:
         if not self._hinted:
