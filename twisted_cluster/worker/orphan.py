@@ -103,8 +103,7 @@ class Orphanage:
         if self._orphaned:
             return
         self._orphaned = True
-        devnull = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
-        faulthandler.dump_traceback_later(self._limit, exit=True, file=devnull)
+        self._limitLeaving()
         _log.error(
             "the watcher (pid {watcher}) is gone: leaving within {limit} s",
             watcher=self._watcher,
@@ -118,6 +117,12 @@ class Orphanage:
         if self._reactor is None:
             os._exit(1)
         self._reactor.callFromThread(self.orphaned)
+        self._limitLeaving()
+
+    def _limitLeaving(self) -> None:
+        """
+        End this process in time, even if its reactor turns no more.
+        """
         devnull = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
         faulthandler.dump_traceback_later(self._limit, exit=True, file=devnull)
 
