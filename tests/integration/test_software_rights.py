@@ -26,15 +26,17 @@ SHEDDING = """
 import os
 from twisted.application.internet import TCPServer
 from twisted.application.service import Application
+from twisted.internet import endpoints, reactor
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+# Made here, since nobody may be unable to read what is imported later.
+shared = endpoints.serverFromString(reactor, "cluster:tcp:83:interface=%(host)s")
 failures = []
 
 class Who(Resource):
     isLeaf = True
     def render_GET(self, request):
-        from twisted.internet import endpoints, reactor
         text = f"{os.getpid()} {os.getresuid()} {os.getresgid()}"
         try:
             if request.path == b"/port":
@@ -44,10 +46,7 @@ class Who(Resource):
             elif request.path == b"/path":
                 reactor.listenUNIX(%(path)r, request.site)
             elif request.path == b"/cluster":
-                description = "cluster:tcp:83:interface=%(host)s"
-                listening = endpoints.serverFromString(reactor, description).listen(
-                    request.site
-                )
+                listening = shared.listen(request.site)
                 listening.addErrback(lambda failure: failures.append(failure.value))
                 if failures:
                     raise failures.pop()

@@ -273,7 +273,8 @@ class AsTwistdTests(ApplicationCase):
             raise SkipTest("only root may become somebody else")
         name = self.write(
             "app.tac",
-            TAC.replace("{arguments}", "{}") + "\nos.setuid(65534)\n",
+            TAC.replace("{arguments}", "{}")
+            + "\nfrom twisted.internet import reactor\nos.setuid(65534)\n",
         )
         result = self.worker(name, uid=1, gid=2)
         kind, reason, _ = result.told[-1]
