@@ -71,6 +71,19 @@ class InvalidEndpoint(UsageError, ValueError):
     """
 
 
+class InvalidBalance(UsageError, ValueError):
+    """
+    A way of balancing that does not exist, or whose code cannot be used.
+    """
+
+
+class NotTransferable(UsageError, TypeError):
+    """
+    What was to be sent is no socket, or none that another process could go on
+    with: it speaks TLS, is closed, or is closing.  It is untouched.
+    """
+
+
 class PIDFileError(UsageError):
     """
     The pid file cannot be written where it was asked for.
@@ -173,6 +186,27 @@ class MessageNotSerializable(ChannelError, TypeError):
 class ProtocolError(ChannelError):
     """
     The peer broke the rules of the wire.  The channel was closed.
+    """
+
+
+class TransferFailed(ChannelError):
+    """
+    A socket was not taken over by the other side, which the text explains.  It
+    is still the sender's.
+    """
+
+
+class ConnectionGone(ChannelError):
+    """
+    The client of a socket that was to be adopted has gone already.  Nothing is
+    to be done about it: the socket has been closed.
+    """
+
+
+class HubRefused(ChannelError):
+    """
+    A hub did not let this process in: the key is wrong, was used already, or
+    has expired; or the process belongs to another user.
     """
 
 

@@ -7,9 +7,10 @@ library's other values.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
+import attrs
 import msgspec
 from zope.interface import Attribute, Interface
 
@@ -136,6 +137,75 @@ class IWorkerHandle(IMessageSender):
     generation = Attribute("Which generation of the code it runs, from 1. C{int}.")
     pid = Attribute("Its process id, or None before it was spawned. C{int} or None.")
     state = Attribute("C{starting}, C{ready}, C{stopping} or C{dead}. C{str}.")
+
+
+@attrs.frozen
+class Connection:
+    """
+    A connection that waits for a worker.
+
+    @ivar address: what the client connected to, such as C{tcp:0.0.0.0:8080}.
+    @ivar peer: the client's numeric address, without its port; empty for a
+        client of a UNIX socket.
+    @ivar firstBytes: what the client has sent so far, at most as much as the
+        balancer wants to see.  It is still in the socket: the worker reads it.
+    @ivar final: whether no more will be shown: the time is over, there is
+        enough, the client sends no more, or the balancer wants to see nothing.
+    """
+
+    address: str
+    peer: str
+    firstBytes: bytes = b""
+    final: bool = True
+
+
+@attrs.define(eq=False)
+class Candidate:
+    """
+    A worker that could take a connection.
+
+    @ivar worker: its id.
+    @ivar slot: its slot.
+    @ivar connections: how many it was given that have not ended, as far as the
+        watcher knows; of all the addresses that are balanced.
+    """
+
+    worker: int
+    slot: int
+    connections: int = 0
+
+
+class IBalancer(Interface):
+    """
+    Decides which worker gets a connection.  It runs in the watcher, once for
+    each connection: it must not block.
+
+    One object serves one listening address.  C{--balance} and C{balance=} name
+    what makes it: a class or a function without arguments.
+    """
+
+    firstBytes = Attribute(
+        "How many of a connection's first bytes to look at before choosing; 0 to "
+        "choose at once. C{int}."
+    )
+    patience = Attribute(
+        "Seconds to wait for those bytes, after which the choice is to be made "
+        "without. C{float}."
+    )
+
+    def choose(
+        connection: Connection, candidates: Sequence[Candidate]
+    ) -> Optional[Candidate]:
+        """
+        Choose a worker.
+
+        @param candidates: one or more, ordered by id: the workers that listen
+            on the address and keep up.  The sequence is the caller's, and valid
+            only until this returns.
+        @return: one of the candidates.  L{None} says, while the connection is
+            not C{final}, that more of the first bytes are needed; and when it is,
+            that any worker will do.
+        """
 
 
 class ILogSink(Interface):
