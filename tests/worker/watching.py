@@ -23,10 +23,10 @@ from zope.interface import implementer
 
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.interfaces import IStartup
-from twisted_cluster.sockets.transport import receive
-from twisted_cluster.supervisor import socketserver
+from twisted_cluster.sockets import answering
+from twisted_cluster.sockets.ancillary import receive
+from twisted_cluster.sockets.answering import ServerSocketProtocol
 from twisted_cluster.supervisor.listeners import Listeners
-from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 from twisted_cluster.worker.socketclient import SocketClient
 
 PATIENCE = 20.0
@@ -118,7 +118,7 @@ class WatchedTestCase(SynchronousTestCase):
         self.events = Events()
         self._lock = threading.Lock()
         self.listeners = Listeners(64, Clock(), log=Logger(observer=self.events))
-        self.patch(socketserver, "_log", Logger(observer=self.events))
+        self.patch(answering, "_log", Logger(observer=self.events))
         self.addCleanup(self.listeners.closeAll)
 
     def _checkDescriptors(self) -> None:
@@ -152,7 +152,7 @@ class WatchedTestCase(SynchronousTestCase):
         return client
 
     def _serve(self, skt: socket.socket, worker: int) -> None:
-        protocol = ServerSocketProtocol(self.listeners, worker)
+        protocol = ServerSocketProtocol(self.listeners, worker, f"worker {worker}")
         wire = _Wire(skt)
         protocol.makeConnection(wire)
         data: Optional[bytes] = None

@@ -17,28 +17,10 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import ProtocolError
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
+from twisted_cluster.sockets.quietamp import QuietAMP
 
 _MOST_UNREAD = 16 * 1024 * 1024
 """Unsent bytes, far over what all windows hold, at which a peer is given up."""
-
-
-class QuietAMP(amp.AMP):
-    """
-    AMP that does not log each connection's beginning and end.
-    """
-
-    def makeConnection(self, transport: Any) -> None:
-        """
-        Begin, as AMP does, without the words.
-        """
-        amp.BinaryBoxProtocol.makeConnection(self, transport)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        End, as AMP does, without the words.
-        """
-        amp.BinaryBoxProtocol.connectionLost(self, reason)
-        self.transport = None
 
 
 class ControlProtocol(QuietAMP):

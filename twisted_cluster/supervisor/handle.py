@@ -21,12 +21,12 @@ from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
+from twisted_cluster.sockets.answering import ServerSocketProtocol
 from twisted_cluster.supervisor.control import WatcherProtocol
 from twisted_cluster.supervisor.death import Death, Exit, Failing, explain
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor, WorkerProcess
 from twisted_cluster.supervisor.procfs import isStopped
-from twisted_cluster.supervisor.socketserver import ServerSocketProtocol
 from twisted_cluster.supervisor.timers import Timers
 from twisted_cluster.supervisor.workerlog import WorkerLog
 
@@ -117,7 +117,7 @@ class WorkerHandle:
             self._output.lineReceived,
             self.exited,
             self._control,
-            ServerSocketProtocol(listeners, self.id),
+            ServerSocketProtocol(listeners, self.id, f"worker {self.id}"),
         )
         self._heartbeat = Heartbeat(limits.heartbeat, min(5.0, limits.heartbeat / 6))
         self._timers = Timers(reactor)

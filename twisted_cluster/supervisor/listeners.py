@@ -44,15 +44,15 @@ from twisted_cluster.sockets.addresses import (
     Verdict,
     parseBind,
 )
-from twisted_cluster.supervisor.binding import (
+from twisted_cluster.sockets.binding import (
     BoundSocket,
     LockHeld,
     bindSocket,
     makeSocket,
-    withRightsOf,
 )
 from twisted_cluster.supervisor.procfs import Credentials
 from twisted_cluster.supervisor.refusals import Refusals
+from twisted_cluster.supervisor.rights import withRightsOf
 
 REMEMBERED: Final = 1024
 """

@@ -4,9 +4,9 @@ Makes Twisted's own ports listen on the cluster's sockets.
 The hooks are where a port opens its socket, so that it does not matter which
 reactor there is, when it was installed, or who holds a bound C{listenTCP}.
 This is the one place that touches these private parts of Twisted:
-C{_preexistingSocket}, C{_shouldShutdown}, C{_bindSocket}, C{_reservedFD},
-C{_bindPath}, C{_getLogPrefix}.  They are looked for before anything is
-changed.
+C{_preexistingSocket}, C{_bindSocket}, C{_bindPath}, besides those that
+L{twisted_cluster.sockets.adoption} needs.  They are looked for before anything
+is changed.
 
 A shared socket is never shut down, and a shared UNIX socket's path is never
 touched: both are the watcher's.  No server accepts anything before the worker
@@ -26,7 +26,6 @@ from twisted.internet import tcp, udp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorCore
-from twisted.python import log
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import ClusterError
@@ -38,18 +37,17 @@ from twisted_cluster.sockets.addresses import (
     Shared,
     resolveHost,
 )
+from twisted_cluster.sockets.adoption import NEEDED, adoptUNIX
 from twisted_cluster.sockets.paths import fits
 from twisted_cluster.worker.asking import Asker
 from twisted_cluster.worker.modes import currentMode
 from twisted_cluster.worker.socketclient import SocketClient
 
 _NEEDED: Final[list[tuple[Any, str]]] = [
-    (tcp, "_reservedFD"),
+    *NEEDED,
     (tcp.Port, "_preexistingSocket"),
-    (tcp.Port, "_shouldShutdown"),
     (udp.Port, "_preexistingSocket"),
     (udp.Port, "_bindSocket"),
-    (unix.Port, "_getLogPrefix"),
 ]
 
 _MOST: Final = 2**31 - 1
@@ -165,7 +163,7 @@ class _Ports:
     def startUNIX(self, port: Any) -> None:
         if port._preexistingSocket is not None:
             skt, port._preexistingSocket = port._preexistingSocket, None
-            _adoptUNIX(port, skt)
+            adoptUNIX(port, skt)
         else:
             self._openUNIX(port)
         self._opened(port)
@@ -189,7 +187,7 @@ class _Ports:
             self._startOwn(port, address, self._startUNIX)
             return
         skt = shared.socket
-        self._startShared(port, shared, lambda port: _adoptUNIX(port, skt))
+        self._startShared(port, shared, lambda port: adoptUNIX(port, skt))
         if not fits(address.path):
             port.getHost = lambda: UNIXAddress(address.path)
 
@@ -366,22 +364,3 @@ def _refusal(
         lock = wanted.address.path + b".lock"
         return OSError(refused.errno, refused.message, str(os.getpid()), None, lock)
     return CannotListenError(interface, name, error)
-
-
-def _adoptUNIX(port: Any, skt: socket.socket) -> None:
-    """
-    Start a UNIX port on a socket that listens already, without Twisted's
-    C{chmod}, C{listen} and lock file.
-    """
-    tcp._reservedFD.reserve()
-    path = getattr(port, "_bindPath", port.port)
-    log.msg(f"{port._getLogPrefix(port.factory)} starting on {os.fsdecode(path)!r}")
-    port.factory.doStart()
-    port._clusterAdopted = True
-    port._shouldShutdown = False
-    port.lockFile = None
-    port.connected = True
-    port.socket = skt
-    port.fileno = skt.fileno
-    port.numberAccepts = 100
-    port.startReading()

@@ -27,7 +27,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster.errors import ProtocolError
-from twisted_cluster.ipc.commands import ReleaseSocket, RequestSocket
 from twisted_cluster.sockets.addresses import (
     Address,
     Own,
@@ -36,7 +35,8 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
     Verdict,
 )
-from twisted_cluster.sockets.transport import receive
+from twisted_cluster.sockets.ancillary import receive
+from twisted_cluster.sockets.commands import ReleaseSocket, RequestSocket
 
 _log = Logger("twisted_cluster")
 

@@ -1,5 +1,5 @@
 """
-The watcher's end of a worker's server-socket channel.
+The answering end of a server-socket channel.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.sockethelpers import Events, descriptors
-from twisted_cluster.ipc.commands import ReleaseSocket, RequestSocket
+from twisted_cluster.sockets import answering
 from twisted_cluster.sockets.addresses import Address
-from twisted_cluster.supervisor import socketserver
-from twisted_cluster.supervisor.binding import makeSocket
-from twisted_cluster.supervisor.listeners import Listeners
-from twisted_cluster.supervisor.socketserver import (
+from twisted_cluster.sockets.answering import (
     LARGEST,
     MOST_DESCRIPTORS,
     ServerSocketProtocol,
 )
+from twisted_cluster.sockets.binding import makeSocket
+from twisted_cluster.sockets.commands import ReleaseSocket, RequestSocket
+from twisted_cluster.supervisor.listeners import Listeners
 
 
 @implementer(interfaces.IUNIXTransport)
@@ -75,8 +75,8 @@ class ServerSocketProtocolTests(SynchronousTestCase):
         self.events = Events()
         self.listeners = Listeners(50, Clock(), log=Logger(observer=self.events))
         self.wire = Wire()
-        self.protocol = ServerSocketProtocol(self.listeners, 7)
-        self.patch(socketserver, "_log", Logger(observer=self.events))
+        self.protocol = ServerSocketProtocol(self.listeners, 7, "worker 7")
+        self.patch(answering, "_log", Logger(observer=self.events))
         self.protocol.makeConnection(self.wire)
         self.ordinal = 0
         self.ended = False
@@ -219,7 +219,7 @@ class ServerSocketProtocolTests(SynchronousTestCase):
         ]:
             self.end()
             self.ended = False
-            self.protocol = ServerSocketProtocol(self.listeners, 7)
+            self.protocol = ServerSocketProtocol(self.listeners, 7, "worker 7")
             self.wire = Wire()
             del self.events[:]
             self.protocol.makeConnection(self.wire)

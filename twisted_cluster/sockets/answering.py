@@ -1,15 +1,17 @@
 """
-The watcher's end of a worker's server-socket channel.
+The answering end of a server-socket channel.
 
 Whatever is not one of the two commands, in full and with its descriptor, ends
-the connection: a worker that breaks the rules once cannot be believed again.
+the connection: who breaks the rules once cannot be believed again.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Optional
+from typing import Protocol as Shape
 
 from twisted.internet.interfaces import IUNIXTransport
 from twisted.internet.protocol import connectionDone
@@ -18,8 +20,6 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import ProtocolError
-from twisted_cluster.ipc.commands import ReleaseSocket, RequestSocket
-from twisted_cluster.ipc.protocol import QuietAMP
 from twisted_cluster.sockets.addresses import (
     Address,
     BindRequest,
@@ -27,9 +27,11 @@ from twisted_cluster.sockets.addresses import (
     Refused,
     Shared,
     SocketRequest,
+    Verdict,
     canonicalHost,
 )
-from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.sockets.commands import ReleaseSocket, RequestSocket
+from twisted_cluster.sockets.quietamp import QuietAMP
 
 _log = Logger("twisted_cluster")
 
@@ -51,26 +53,55 @@ _RELEASE: Final[Any] = ReleaseSocket
 _KINDS: Final[dict[bytes, Kind]] = {b"tcp": "tcp", b"udp": "udp", b"unix": "unix"}
 
 
+class Decider(Shape):
+    """
+    Who decides what is answered, and owns every socket that is shared.
+    """
+
+    def request(
+        self, asker: int, request: SocketRequest, skt: socket.socket, /
+    ) -> Verdict:
+        """
+        Answer one who wants to listen.
+
+        @param skt: an unbound socket with the options that are wanted; it is
+            taken over.
+        @return: in L{Shared}, the socket stays the decider's.
+        """
+
+    def release(self, asker: int, address: Address, /) -> None:
+        """
+        One stopped listening.
+        """
+
+
 class ServerSocketProtocol(QuietAMP):
     """
-    Answers one worker's questions for listening sockets.
+    Answers one peer's questions for listening sockets.
 
     It owns each descriptor that arrives until that is part of a question.
+
+    @ivar ended: called once, when the connection has ended: with the
+        L{ProtocolError} of a peer that broke the rules, or L{None}.
     """
 
     transport: IUNIXTransport
+    ended: Callable[[Optional[ProtocolError]], None]
 
-    def __init__(self, listeners: Listeners, worker: int) -> None:
+    def __init__(self, decider: Decider, asker: int, name: str) -> None:
         """
-        @param worker: the id of the worker at the other end.
+        @param asker: who is at the other end, for the decider.
+        @param name: what the log calls it, such as C{worker 7}.
         """
         self._amp: Any = super()
         _AMP.__init__(self)
-        self._listeners = listeners
-        self._worker = worker
+        self._decider = decider
+        self._asker = asker
+        self._name = name
+        self.ended = lambda error: None
         self._unclaimed: set[int] = set()
         self._pending = 0
-        self._broken = False
+        self._broken: Optional[ProtocolError] = None
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """
@@ -123,7 +154,7 @@ class ServerSocketProtocol(QuietAMP):
             self._amp.sendBox(answer)
         elif command == _RELEASE.commandName:
             values = _RELEASE.parseArguments(box, self)
-            self._listeners.release(self._worker, _addressOf(values))
+            self._decider.release(self._asker, _addressOf(values))
         else:
             self._break(f"an unknown command {command!r}")
 
@@ -131,20 +162,23 @@ class ServerSocketProtocol(QuietAMP):
         """
         Close what was never claimed.
         """
-        if reason.check(ProtocolError) and not self._broken:
+        error = self._broken
+        if isinstance(reason.value, ProtocolError) and error is None:
+            error = reason.value
             _log.error(
-                "The server-socket channel of worker {worker} is closed: {why}",
-                worker=self._worker,
+                "The server-socket channel of {name} is closed: {why}",
+                name=self._name,
                 why=reason.getErrorMessage(),
             )
-        elif self._pending and not self._broken:
+        elif self._pending and error is None:
             _log.warn(
-                "Worker {worker} ended in the middle of a question for a socket.",
-                worker=self._worker,
+                "{name} ended in the middle of a question for a socket.",
+                name=_capital(self._name),
             )
-        self._broken = True
+        self._broken = error or ProtocolError("the connection has ended")
         self._closeUnclaimed()
         self._amp.connectionLost(reason)
+        self.ended(error)
 
     def _request(self, values: dict[str, Any]) -> dict[str, Any]:
         descriptor: int = values["socket"]
@@ -168,16 +202,16 @@ class ServerSocketProtocol(QuietAMP):
         except BaseException:
             skt.close()
             raise
-        verdict = self._listeners.request(self._worker, request, skt)
+        verdict = self._decider.request(self._asker, request, skt)
         if isinstance(verdict, Shared):
             try:
                 os.close(os.dup(verdict.socket.fileno()))
             except OSError as error:
-                self._listeners.release(self._worker, verdict.address)
+                self._decider.release(self._asker, verdict.address)
                 verdict = Refused(error.errno or 0, error.strerror or str(error))
                 _log.error(
-                    "Worker {worker} cannot be given {address}: {error}",
-                    worker=self._worker,
+                    "{name} cannot be given {address}: {error}",
+                    name=_capital(self._name),
                     address=address,
                     error=error,
                 )
@@ -190,11 +224,11 @@ class ServerSocketProtocol(QuietAMP):
     def _break(self, why: str) -> None:
         if self._broken:
             return
-        self._broken = True
+        self._broken = ProtocolError(why)
         _log.error(
-            "Worker {worker} broke the rules of its server-socket channel, which "
-            "is closed: {why}",
-            worker=self._worker,
+            "{name} broke the rules of its server-socket channel, which is "
+            "closed: {why}",
+            name=_capital(self._name),
             why=why,
         )
         self._closeUnclaimed()
@@ -203,6 +237,10 @@ class ServerSocketProtocol(QuietAMP):
     def _closeUnclaimed(self) -> None:
         while self._unclaimed:
             os.close(self._unclaimed.pop())
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _answer(
