@@ -37,7 +37,8 @@ from zope.interface.verify import verifyObject
 
 from tests.sockethelpers import descriptors
 from twisted_cluster.errors import ProtocolError
-from twisted_cluster.sockets.transport import UNIXTransport, receive
+from twisted_cluster.sockets.ancillary import receive
+from twisted_cluster.sockets.transport import UNIXTransport
 
 MOST = 253
 

@@ -5,7 +5,7 @@ The rules, which hold on both sides of a connection:
 
   1. A descriptor is duplicated when it is queued, so its owner may close it at
      once; the duplicate is closed when it was written or when the connection
-     ends.
+     ends.  Only C{writeWith()} borrows them instead.
   2. A descriptor travels with the first byte of the next C{write()}, and is
      received right before the bytes that hold that one; bytes that were written
      before may be among these, but no whole read is overtaken.  Those that one
@@ -14,19 +14,19 @@ The rules, which hold on both sides of a connection:
   3. Received descriptors are close-on-exec.  When the kernel had to drop some
      (C{MSG_CTRUNC}: this process is at its limit of open files), the
      connection ends, since from then on every descriptor would be matched to
-     the wrong bytes.
+     the wrong bytes; but for a protocol that takes the descriptors of each read
+     at once, and is told.
   4. Too many descriptors under way (C{ETOOMANYREFS}) is a reason to wait, and
      since nothing tells when that has changed, to try again later.
 """
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional, Union
 from typing import Protocol as Shape
 
@@ -36,21 +36,27 @@ from twisted.internet.error import ConnectionLost, FileDescriptorOverrun
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_cluster.errors import ProtocolError
+from twisted_cluster.sockets.ancillary import (
+    MOST_DESCRIPTORS,
+    descriptorsLost,
+    receiveSome,
+    sendDescriptors,
+)
 
 _READ = 256 * 1024
 _WRITE = 256 * 1024
-_MOST_DESCRIPTORS = 253
-"""What one C{sendmsg} may carry on Linux: SCM_MAX_FD, see unix(7)."""
 _PAUSE = 0.05
 """Seconds until descriptors that were too many are tried again."""
-_ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
 
 
 class Receiver(Shape):
     """
     What a transport needs of a protocol: L{interfaces.IProtocol} and
     L{interfaces.IFileDescriptorReceiver}.
+
+    One that has C{descriptorsReceived(descriptors, truncated)} gets those of each
+    read at once, right before its bytes, and whether the kernel dropped others.
+    One that has C{drained()} is told when all that was written has been sent.
     """
 
     def makeConnection(self, transport: interfaces.ITransport) -> None: ...
@@ -60,34 +66,6 @@ class Receiver(Shape):
     def connectionLost(self, reason: Failure) -> None: ...
 
     def fileDescriptorReceived(self, descriptor: int) -> None: ...
-
-
-def receive(skt: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """
-    Receive bytes and descriptors.
-
-    @return: the bytes, empty at the end of the stream, and the descriptors,
-        close-on-exec, which are the caller's.
-    @raise BlockingIOError: when there is nothing to read on a non-blocking
-        socket.
-    @raise ProtocolError: when the kernel dropped descriptors; those that did
-        arrive have been closed.
-    """
-    data, ancillary, flags, _ = skt.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    for level, kind, value in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers = array.array("i")
-            numbers.frombytes(value[: len(value) - len(value) % numbers.itemsize])
-            descriptors.extend(numbers)
-    if flags & socket.MSG_CTRUNC:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise ProtocolError(
-            "descriptors were lost on their way: this process has too many open "
-            "files (see RLIMIT_NOFILE)"
-        )
-    return data, descriptors
 
 
 @implementer(
@@ -119,11 +97,15 @@ class UNIXTransport:
         self._reactor = reactor
         self._socket = skt
         self._protocol = protocol
-        self._chunks: deque[tuple[memoryview, list[int]]] = deque()
+        self._chunks: deque[tuple[memoryview, list[int], bool]] = deque()
         self._descriptors: list[int] = []
         self._connected = False
         self._disconnecting = False
         self._retry: Optional[interfaces.IDelayedCall] = None
+        self._drained: Optional[Callable[[], None]]
+        self._drained = getattr(protocol, "drained", None)
+        self._received: Optional[Callable[[list[int], bool], None]]
+        self._received = getattr(protocol, "descriptorsReceived", None)
         self.pending = 0
         skt.setblocking(False)
 
@@ -149,7 +131,7 @@ class UNIXTransport:
             written and not sent.  Unsent descriptors are closed.
         """
         self._leave()
-        unsent = b"".join(chunk for chunk, _ in self._chunks)
+        unsent = b"".join(chunk for chunk, *_ in self._chunks)
         self._closeDescriptors()
         return self._socket, unsent
 
@@ -194,8 +176,22 @@ class UNIXTransport:
         if not self._connected or self._disconnecting or not data:
             return
         descriptors, self._descriptors = self._descriptors, []
+        self._write(data, descriptors, True)
+
+    def writeWith(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """
+        Write, with descriptors that go with the first byte.
+
+        @param descriptors: up to L{MOST_DESCRIPTORS}.  They are borrowed: they
+            must stay open until the other side has said that it has them, or
+            the connection has ended.
+        """
+        if self._connected and not self._disconnecting:
+            self._write(data, list(descriptors), False)
+
+    def _write(self, data: bytes, descriptors: list[int], ours: bool) -> None:
         idle = not self._chunks
-        self._chunks.append((memoryview(data), descriptors))
+        self._chunks.append((memoryview(data), descriptors, ours))
         self.pending += len(data)
         if not idle or (self._sendSome() is None and not self._chunks):
             return
@@ -207,6 +203,19 @@ class UNIXTransport:
         Write several pieces as one.
         """
         self.write(b"".join(data))
+
+    def pauseProducing(self) -> None:
+        """
+        Read no more for now.  The end of the connection is not noticed either.
+        """
+        self._reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """
+        Read again.
+        """
+        if self._connected and not self._disconnecting:
+            self._reactor.addReader(self)
 
     def loseConnection(self) -> None:
         """
@@ -277,6 +286,8 @@ class UNIXTransport:
             self._reactor.removeWriter(self)
             if self._disconnecting:
                 return main.CONNECTION_DONE
+            if self._drained is not None:
+                self._drained()
         return None
 
     def connectionLost(self, reason: Failure) -> None:
@@ -300,8 +311,9 @@ class UNIXTransport:
             self._retry = None
 
     def _closeDescriptors(self) -> None:
-        for _, descriptors in self._chunks:
-            self._descriptors.extend(descriptors)
+        for _, descriptors, ours in self._chunks:
+            if ours:
+                self._descriptors.extend(descriptors)
         self._chunks.clear()
         self.pending = 0
         while self._descriptors:
@@ -309,12 +321,20 @@ class UNIXTransport:
 
     def _receiveSome(self) -> Union[int, Exception]:
         try:
-            data, descriptors = receive(self._socket, _READ)
+            data, descriptors, truncated = receiveSome(self._socket, _READ)
         except (BlockingIOError, InterruptedError):
             return 0
-        except (OSError, ProtocolError) as error:
+        except OSError as error:
             return error
-        self._deliver(descriptors)
+        if self._received is not None:
+            if descriptors or truncated:
+                self._received(descriptors, truncated)
+        elif truncated:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return descriptorsLost()
+        else:
+            self._deliver(descriptors)
         if not data:
             return main.CONNECTION_DONE
         if self._connected:
@@ -336,9 +356,9 @@ class UNIXTransport:
 
     def _sendSome(self) -> Optional[Exception]:
         while self._chunks:
-            chunk, descriptors = self._chunks[0]
+            chunk, descriptors, ours = self._chunks[0]
             try:
-                sent = self._sendPart(chunk, descriptors)
+                sent = self._sendPart(chunk, descriptors, ours)
             except (BlockingIOError, InterruptedError):
                 return None
             except FileDescriptorOverrun as error:
@@ -353,26 +373,25 @@ class UNIXTransport:
             if sent == len(chunk):
                 self._chunks.popleft()
             else:
-                self._chunks[0] = (chunk[sent:], descriptors)
+                self._chunks[0] = (chunk[sent:], descriptors, ours)
         return None
 
-    def _sendPart(self, chunk: memoryview, descriptors: list[int]) -> int:
+    def _sendPart(self, chunk: memoryview, descriptors: list[int], ours: bool) -> int:
         """
         Send some bytes, and as many of the descriptors as may go along; as long
         as there are more than that, one byte.
         """
         if not descriptors:
             return self._socket.send(chunk[:_WRITE])
-        now = descriptors[:_MOST_DESCRIPTORS]
-        if len(descriptors) > len(chunk) * _MOST_DESCRIPTORS:
+        now = descriptors[:MOST_DESCRIPTORS]
+        if len(descriptors) > len(chunk) * MOST_DESCRIPTORS:
             raise FileDescriptorOverrun()
-        sent = self._socket.sendmsg(
-            [chunk[: _WRITE if len(now) == len(descriptors) else 1]],
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", now))],
-        )
+        size = _WRITE if len(now) == len(descriptors) else 1
+        sent = sendDescriptors(self._socket, chunk[:size], now)
         del descriptors[: len(now)]
-        for descriptor in now:
-            os.close(descriptor)
+        if ours:
+            for descriptor in now:
+                os.close(descriptor)
         return sent
 
     def _tryAgain(self) -> None:

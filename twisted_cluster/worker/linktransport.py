@@ -81,7 +81,7 @@ class LinkTransport(UNIXTransport):
             while left:
                 left = left[self._socket.send(left, socket.MSG_DONTWAIT) :]
         except (BlockingIOError, InterruptedError):
-            self._chunks.append((left, []))
+            self._chunks.append((left, [], True))
             self.pending += len(left)
             self._reactor.callFromThread(self._writeOn)  # type: ignore[attr-defined]
         except OSError:
