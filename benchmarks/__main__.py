@@ -9,24 +9,31 @@ import json
 import platform
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Union
 
 import twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from benchmarks.connections import balance, connections
 from benchmarks.logs import logs
 from benchmarks.measuring import Contender, Result
 from benchmarks.messages import long, messages, requests
 from benchmarks.start import start
+from benchmarks.tables import Table, align
 
-Benchmark = Callable[[Any, int, Callable[[str], None]], Awaitable[list[Result]]]
+Found = Union[Result, Table]
+Benchmark = Callable[
+    [Any, int, Callable[[str], None]], Awaitable[Union[list[Result], list[Table]]]
+]
 BENCHMARKS: dict[str, Benchmark] = {
     "messages": messages,
     "requests": requests,
     "long": long,
     "log": logs,
     "start": start,
+    "connections": connections,
+    "balance": balance,
 }
 
 
@@ -39,21 +46,16 @@ def progress(text: str) -> None:
         sys.stderr.flush()
 
 
-def table(result: Result) -> str:
+def table(result: Found) -> str:
     """
     What a benchmark found, for people.
     """
+    if isinstance(result, Table):
+        return align([result.head, *result.rows])
     head = (result.title, f"{result.unit}/s", "lowest", "highest", "ratio")
     rows: list[Sequence[str]] = [(*head, "CPU each", "CPU ratio")]
     rows.extend(row(each, result.baseline) for each in result.contenders)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        for cells in rows
-    )
+    return align(rows)
 
 
 def row(contender: Contender, baseline: Contender | None) -> Sequence[str]:
@@ -83,10 +85,12 @@ def row(contender: Contender, baseline: Contender | None) -> Sequence[str]:
     )
 
 
-def plain(result: Result) -> dict[str, Any]:
+def plain(result: Found) -> dict[str, Any]:
     """
     What a benchmark found, for programs.
     """
+    if isinstance(result, Table):
+        return {"title": result.title, "figures": result.figures}
     return {
         "title": result.title,
         "unit": result.unit,
@@ -112,7 +116,7 @@ async def run(reactor: Any, arguments: argparse.Namespace) -> None:
     """
     Run what was asked for, one benchmark after the other.
     """
-    found: list[Result] = []
+    found: list[Found] = []
     for name in arguments.names or BENCHMARKS:
         results = await BENCHMARKS[name](reactor, arguments.rounds, progress)
         progress("")

@@ -31,6 +31,32 @@ class Benchmarks(ClusterTestCase):
         titles = [each["title"] for each in json.loads(path.read_text())["results"]]
         self.assertEqual(len(titles), 3)
 
+    async def test_connections(self) -> None:
+        """
+        The benchmarks of connections tell rates, and the shares of workers.
+        """
+        path = self.directory / "figures.json"
+        script = (
+            "from benchmarks import connections\n"
+            "connections.FAST = 200\n"
+            "connections.WORKERS = (2,)\n"
+            "for each in connections.TRAFFIC.values():\n"
+            "    each['count'] = 50\n"
+            "import benchmarks.__main__\n"
+        )
+        command = self.execute(
+            [
+                *(sys.executable, "-c", script, "connections", "balance"),
+                *("--rounds", "1", "--json", str(path)),
+            ]
+        )
+        self.assertEqual(await command.whenEnded(100), 0, command.text)
+        self.assertIn("kernel, 2 workers, 500/s", command.text)
+        rates, shares = json.loads(path.read_text())["results"]
+        self.assertGreater(rates["figures"][0]["rate"], 0)
+        for figure in shares["figures"]:
+            self.assertAlmostEqual(figure["busiest"] + figure["idlest"], 1)
+
     async def test_unknown(self) -> None:
         """
         An unknown name is refused.
