@@ -3,27 +3,23 @@ Decides which listening sockets exist, and which worker gets which.
 
 The rules:
 
-  1. One address, one socket, whoever asks; it outlives every worker that uses
-     it.  A second use by the same worker is refused as C{bind} would refuse
-     it.
-  2. The n-th request for port 0 on a host gets, from every worker, the same
-     socket.
-  3. What a worker opens while it starts, or names as the cluster's, is the
+  1. One address, one socket, and what else L{twisted_cluster.sockets.sharing}
+     says; it outlives every worker that uses it.
+  2. What a worker opens while it starts, or names as the cluster's, is the
      cluster's.  Later it shares what the cluster knows: what is open, and what
      any living worker has shared before.  All else is its own.
-  4. A socket is closed when the last worker that uses it deliberately stops
+  3. A socket is closed when the last worker that uses it deliberately stops
      listening.  What a worker leaves behind that stops or dies does not count
      until the fleet has settled: somebody is owed it.  A worker that has opened
      nothing yet is owed it a while longer, since it may open its ports late; that
      time is over, and begins anew, when the fleet settles anew.  What was bound
      by C{--bind} stays until the end.
-  5. A worker that has shed privileges gets nothing bound that it could not
+  4. A worker that has shed privileges gets nothing bound that it could not
      bind by itself.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -36,19 +32,18 @@ from twisted.logger import Logger
 
 from twisted_cluster.sockets.addresses import (
     Address,
-    BindRequest,
     Own,
-    Refused,
     Shared,
     SocketRequest,
     Verdict,
     parseBind,
 )
-from twisted_cluster.sockets.binding import (
-    BoundSocket,
-    LockHeld,
-    bindSocket,
-    makeSocket,
+from twisted_cluster.sockets.binding import LockHeld
+from twisted_cluster.sockets.sharing import (
+    SharedSocket,
+    SharedSockets,
+    again,
+    refusal,
 )
 from twisted_cluster.supervisor.procfs import Credentials
 from twisted_cluster.supervisor.refusals import Refusals
@@ -64,30 +59,22 @@ GRACE: Final = 60.0
 Seconds for which an unused socket waits for a worker that opens its ports late.
 """
 
-_Ephemeral = tuple[str, str, int]
-
 
 def _nobodyKnows(worker: int) -> Optional[Credentials]:
     return None
 
 
 @attrs.define(eq=False)
-class _Listener:
+class _Listener(SharedSocket):
     """
-    A socket, and who uses it.
+    A socket, and what becomes of it.
 
-    @ivar bound: the socket.
     @ivar pinned: whether it stays open without users.
-    @ivar users: the ids of the workers that listen on it.
-    @ivar ephemeral: as which request for port 0 it was made, if it was.
     @ivar late: whether workers ask for it after their start.
     @ivar expiry: closes it, unless it is used before.
     """
 
-    bound: BoundSocket
     pinned: bool = False
-    users: set[int] = attrs.field(factory=set)
-    ephemeral: Optional[_Ephemeral] = None
     late: bool = False
     expiry: Optional[IDelayedCall] = None
 
@@ -120,12 +107,10 @@ class Listeners:
         @param grace: seconds that a socket which nobody uses is kept for workers
             that have opened nothing yet.
         """
-        self._backlog = backlog
         self._clock = clock
         self._credentials = credentials
         self._log = Logger("twisted_cluster") if log is None else log
-        self._open: dict[Address, _Listener] = {}
-        self._ephemeral: dict[_Ephemeral, Address] = {}
+        self._sockets = SharedSockets(_Listener, backlog, self._log)
         self._known: dict[int, dict[Address, None]] = {}
         self._stopping: set[int] = set()
         self._serving: set[int] = set()
@@ -137,7 +122,7 @@ class Listeners:
         """
         What the cluster listens on, as text.
         """
-        return sorted(map(str, self._open))
+        return sorted(map(str, self._sockets.addresses))
 
     def bind(self, description: str) -> None:
         """
@@ -148,25 +133,15 @@ class Listeners:
         @raise CannotListenError: when it cannot be bound.
         """
         wanted = parseBind(description)
-        listener = self._open.get(wanted.address)
-        if listener is None:
-            address = wanted.address
-            interface = None if address.kind == "unix" else address.host
-            port = address.path if address.kind == "unix" else address.port
-            try:
-                listener = self._add(
-                    bindSocket(wanted, makeSocket(address), self._backlog)
-                )
-            except LockHeld as error:
-                raise CannotListenError(interface, port, str(error)) from None
-            except OSError as error:
-                raise CannotListenError(interface, port, error) from error
-            if address.ephemeral:
-                index = 0
-                while (address.kind, address.host, index) in self._ephemeral:
-                    index += 1
-                self._name(listener, (address.kind, address.host, index))
-        listener.bound.atLeast(wanted.backlog)
+        address = wanted.address
+        interface = None if address.kind == "unix" else address.host
+        port = address.path if address.kind == "unix" else address.port
+        try:
+            listener = self._sockets.open(wanted)
+        except LockHeld as error:
+            raise CannotListenError(interface, port, str(error)) from None
+        except OSError as error:
+            raise CannotListenError(interface, port, error) from error
         listener.pinned = True
 
     def request(
@@ -180,40 +155,30 @@ class Listeners:
         @return: in L{Shared}, the socket stays this object's.
         """
         wanted = request.wanted
-        listener = self._find(request)
-        if listener is None and not self._belongs(request):
+        listener = self._sockets.find(request)
+        if not self._belongs(request, listener):
             skt.close()
             return Own()
         if listener is not None and worker in listener.users:
-            alongside = _reusesPort(skt) and _reusesPort(listener.bound.socket)
-            skt.close()
-            if alongside:
-                return Own()
-            return Refused(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            return again(listener.bound, skt)
+        if listener is not None and listener.bound.vanished():
+            self._log.warn(
+                "Somebody removed the file of {address}: it is bound anew.  Only "
+                "workers that listen from now on can be reached there; send the "
+                "watcher HUP, so that all are.",
+                address=wanted.address,
+            )
         rights = self._credentials(worker) if os.geteuid() == 0 else None
-        if listener is None or listener.bound.vanished():
-            try:
-                bound = self._bindFor(rights, wanted, listener, skt)
-            except LockHeld as error:
-                refused = Refused(0, str(error))
-                return self._refusals.note(worker, wanted.address, refused, self._open)
-            except OSError as error:
-                refused = Refused(error.errno or 0, error.strerror or str(error))
-                return self._refusals.note(worker, wanted.address, refused, self._open)
-            if listener is None:
-                listener = self._add(bound)
-                if wanted.address.ephemeral:
-                    self._name(listener, _ephemeralOf(request))
-            else:
-                listener.bound.unlock()
-                listener.bound.socket.close()
-                listener.bound = bound
-            self._refusals.forget(wanted.address)
-        else:
-            skt.close()
-            self._adjust(rights, wanted, listener.bound)
+        try:
+            listener = self._sockets.use(
+                worker, request, skt, lambda action: withRightsOf(rights, action)
+            )
+        except (LockHeld, OSError) as error:
+            return self._refusals.note(
+                worker, wanted.address, refusal(error), self._sockets.addresses
+            )
+        self._refusals.forget(wanted.address)
         listener.stays()
-        listener.users.add(worker)
         listener.late = not request.starting
         if wanted.address.kind != "udp":
             self._serving.add(worker)
@@ -225,7 +190,7 @@ class Listeners:
         """
         A worker stopped listening.
         """
-        listener = self._open.get(address)
+        listener = self._sockets.get(address)
         if listener is None or worker not in listener.users:
             return
         listener.users.discard(worker)
@@ -252,7 +217,7 @@ class Listeners:
         self._stopping.discard(worker)
         self._serving.discard(worker)
         self._known.pop(worker, None)
-        for listener in self._open.values():
+        for listener in self._sockets:
             listener.users.discard(worker)
         self.unsettle()
 
@@ -261,7 +226,7 @@ class Listeners:
         Somebody is owed what nobody uses: it stays open until L{settle}, which
         begins the grace anew.
         """
-        for listener in self._open.values():
+        for listener in self._sockets:
             listener.stays()
 
     def settle(self, workers: Iterable[int] = ()) -> None:
@@ -275,7 +240,7 @@ class Listeners:
         @param workers: the workers that there are.
         """
         late = not self._serving.issuperset(workers)
-        for listener in list(self._open.values()):
+        for listener in self._sockets:
             if listener.users or listener.pinned:
                 continue
             if not late and not listener.late:
@@ -296,82 +261,26 @@ class Listeners:
         """
         Close every socket, and remove what is left of them in the file system.
         """
-        for listener in list(self._open.values()):
+        for listener in self._sockets:
             self._close(listener, "the cluster stops")
         self._known.clear()
         self._stopping.clear()
         self._serving.clear()
         self._refusals.clear()
 
-    def _find(self, request: SocketRequest) -> Optional[_Listener]:
-        address: Optional[Address] = request.wanted.address
-        if request.wanted.address.ephemeral:
-            if not (request.explicit or request.starting):
-                return None
-            address = self._ephemeral.get(_ephemeralOf(request))
-        return None if address is None else self._open.get(address)
-
-    def _belongs(self, request: SocketRequest) -> bool:
+    def _belongs(self, request: SocketRequest, found: Optional[_Listener]) -> bool:
         if request.explicit or request.starting:
             return True
         address = request.wanted.address
-        return any(address in known for known in self._known.values())
-
-    def _bindFor(
-        self,
-        rights: Optional[Credentials],
-        wanted: BindRequest,
-        old: Optional[_Listener],
-        skt: socket.socket,
-    ) -> BoundSocket:
-        if old is not None:
-            self._log.warn(
-                "Somebody removed the file of {address}: it is bound anew.  Only "
-                "workers that listen from now on can be reached there; send the "
-                "watcher HUP, so that all are.",
-                address=wanted.address,
-            )
-            old.bound.unlock()
-        return withRightsOf(rights, lambda: bindSocket(wanted, skt, self._backlog))
-
-    def _adjust(
-        self, rights: Optional[Credentials], wanted: BindRequest, bound: BoundSocket
-    ) -> None:
-        bound.atLeast(wanted.backlog)
-        try:
-            withRightsOf(rights, lambda: bound.changeMode(wanted.mode))
-        except OSError as error:
-            self._log.warn(
-                "The mode of {address} stays {mode:o}: {error}",
-                address=bound.address,
-                mode=bound.mode,
-                error=error,
-            )
-
-    def _add(self, bound: BoundSocket) -> _Listener:
-        listener = self._open[bound.address] = _Listener(bound)
-        self._log.info("Listening on {address}", address=str(bound.address))
-        return listener
-
-    def _name(self, listener: _Listener, ephemeral: _Ephemeral) -> None:
-        listener.ephemeral = ephemeral
-        self._ephemeral[ephemeral] = listener.bound.address
+        if address.ephemeral:
+            return False
+        return found is not None or any(
+            address in known for known in self._known.values()
+        )
 
     def _close(self, listener: _Listener, why: str, **values: object) -> None:
         listener.stays()
-        address = listener.bound.address
-        del self._open[address]
-        if listener.ephemeral is not None:
-            del self._ephemeral[listener.ephemeral]
-        try:
-            listener.bound.close()
-        except OSError as error:
-            self._log.warn(
-                "The file of {address} could not be removed: {error}",
-                address=address,
-                error=error,
-            )
-        self._log.info("Closed {address}: " + why, address=str(address), **values)
+        self._sockets.close(listener, why, **values)
 
     def _remember(self, worker: int, address: Address) -> None:
         known = self._known.setdefault(worker, {})
@@ -379,15 +288,3 @@ class Listeners:
         known[address] = None
         if len(known) > REMEMBERED:
             del known[next(iter(known))]
-
-
-def _ephemeralOf(request: SocketRequest) -> _Ephemeral:
-    address = request.wanted.address
-    return address.kind, address.host, request.index
-
-
-def _reusesPort(skt: socket.socket) -> bool:
-    try:
-        return bool(skt.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
-    except OSError:
-        return False
