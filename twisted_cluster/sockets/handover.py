@@ -48,6 +48,10 @@ _BYTES = 256 * 1024
 _TOO_MANY = f"the receiver is at its limit: {os.strerror(errno.EMFILE)}"
 
 
+def _any(arrival: Arrival) -> bool:
+    return True
+
+
 class Handover:
     """
     One end of a connection that carries sockets, with data, both ways.
@@ -164,10 +168,14 @@ class Handover:
         """
         return self._waiting[0] if self._waiting else None
 
-    def take(self, most: int = MOST) -> list[Arrival]:
+    def take(
+        self, most: int = MOST, wanted: Callable[[Arrival], bool] = _any
+    ) -> list[Arrival]:
         """
         Take the oldest sockets that wait.
 
+        @param wanted: says of each whether it is to be taken; none is beyond the
+            first that is not.
         @return: up to C{most} of them.  The descriptors are the caller's, and
             close-on-exec.  None, when none waits or when the word could not leave
             yet: then C{arrived} is called when it has.
@@ -178,7 +186,7 @@ class Handover:
         if not self._said:
             count = 0
             while count < most and self._waiting:
-                if self._waiting[0].descriptor == LOST:
+                if self._waiting[0].descriptor == LOST or not wanted(self._waiting[0]):
                     break
                 self._said.append(self._waiting.popleft())
                 count += 1
