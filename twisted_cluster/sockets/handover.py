@@ -290,13 +290,12 @@ class Handover:
                     self._answers(event.count, event.why)
                 elif isinstance(event, Note):
                     self.noted(event.data)
+            if new and self._open:
+                self._refuseLost()
+                self.arrived()
         except ProtocolError:
             self._error = Failure()
             self._transport.abortConnection()
-            return
-        if new and self._open:
-            self._refuseLost()
-            self.arrived()
 
     def drained(self) -> None:
         """
