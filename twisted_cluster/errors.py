@@ -40,15 +40,15 @@ class InsideWorker(UsageError):
 
 class AlreadyStarted(UsageError):
     """
-    A watcher was started twice.  Each L{ClusterWatcher
+    A watcher, or a hub, was started twice.  Each L{ClusterWatcher
     <twisted_cluster.watcher.ClusterWatcher>} runs once; make another.
     """
 
 
 class NotRunning(UsageError):
     """
-    A running watcher was needed, and this one was not started yet or has
-    stopped.
+    A running watcher, or hub, was needed, and this one was not started yet or
+    has stopped.
     """
 
 
@@ -81,6 +81,14 @@ class NotTransferable(UsageError, TypeError):
     """
     What was to be sent is no socket, or none that another process could go on
     with: it speaks TLS, is closed, or is closing.  It is untouched.
+    """
+
+
+class InvalidKey(UsageError, ValueError):
+    """
+    A text that is no key of a hub; or, where a hub was asked to wait for who
+    says it, none that it still knows: somebody waits for it already, it was
+    used, or it has expired.
     """
 
 
@@ -207,6 +215,20 @@ class HubRefused(ChannelError):
     """
     A hub did not let this process in: the key is wrong, was used already, or
     has expired; or the process belongs to another user.
+    """
+
+
+class HubClosed(ChannelError, ConnectionError):
+    """
+    There is no such hub, or no longer: it was closed, or its process has
+    ended.  A process that was to connect to it has to be started anew.
+    """
+
+
+class HubTimeout(ChannelError, TimeoutError):
+    """
+    Nobody came to a hub in time and said the key, or the hub did not answer in
+    time.
     """
 
 
