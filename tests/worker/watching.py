@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.interfaces import IStartup
-from twisted_cluster.sockets import answering
+from twisted_cluster.sockets import answering, strictamp
 from twisted_cluster.sockets.ancillary import receive
 from twisted_cluster.sockets.answering import ServerSocketProtocol
 from twisted_cluster.supervisor.listeners import Listeners
@@ -118,7 +118,8 @@ class WatchedTestCase(SynchronousTestCase):
         self.events = Events()
         self._lock = threading.Lock()
         self.listeners = Listeners(64, Clock(), log=Logger(observer=self.events))
-        self.patch(answering, "_log", Logger(observer=self.events))
+        for module in (answering, strictamp):
+            self.patch(module, "_log", Logger(observer=self.events))
         self.addCleanup(self.listeners.closeAll)
 
     def _checkDescriptors(self) -> None:
