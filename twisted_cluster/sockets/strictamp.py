@@ -31,6 +31,12 @@ MOST_DESCRIPTORS: Final = 8
 The most descriptors that may wait for the box that they belong to.
 """
 
+LOST: Final = -1
+"""
+What stands for a descriptor that the kernel dropped, since this process has too
+many open files.
+"""
+
 _AMP: Final[Any] = QuietAMP
 
 
@@ -40,8 +46,9 @@ class StrictAMP(QuietAMP):
 
     @ivar name: what the log calls the other side, such as C{worker 7}.
     @ivar saying: what the log calls a box of the other side.
-    @ivar ended: called once, when the connection has ended: with the
-        L{ProtocolError} that ended it, or L{None}.
+    @ivar broken: why the connection ends, if that is because the other side broke
+        the rules.
+    @ivar ended: called once, when the connection has ended, with that.
     """
 
     transport: IUNIXTransport
@@ -58,7 +65,8 @@ class StrictAMP(QuietAMP):
         self.ended = lambda error: None
         self._unclaimed: set[int] = set()
         self._pending = 0
-        self._broken: Optional[ProtocolError] = None
+        self._over = False
+        self.broken: Optional[ProtocolError] = None
 
     def boxReceived(self, box: amp.AmpBox) -> None:
         """
@@ -68,7 +76,9 @@ class StrictAMP(QuietAMP):
 
     def claim(self, descriptor: int) -> int:
         """
-        Take a descriptor that arrived; it is the caller's now.
+        Take a descriptor that a box names; it is the caller's now.
+
+        @return: it, or L{LOST}.
         """
         self._unclaimed.discard(descriptor)
         return descriptor
@@ -77,9 +87,10 @@ class StrictAMP(QuietAMP):
         """
         End the connection: the other side broke the rules.
         """
-        if self._broken is not None:
+        if self._over:
             return
-        self._broken = ProtocolError(why)
+        self._over = True
+        self.broken = ProtocolError(why)
         _log.error(
             "{name} broke the rules of its server-socket channel, which is "
             "closed: {why}",
@@ -93,11 +104,22 @@ class StrictAMP(QuietAMP):
         else:
             transport.loseConnection()
 
+    def descriptorsReceived(self, descriptors: list[int], truncated: bool) -> None:
+        """
+        Take descriptors over; in this protocol they are sent one by one.
+        """
+        for descriptor in descriptors:
+            self.fileDescriptorReceived(descriptor)
+        if truncated and descriptors:
+            self.breakOff("several descriptors at once, and some of them were lost")
+        elif truncated and not self._over:
+            self._amp.fileDescriptorReceived(LOST)
+
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """
         Take a descriptor over until the box that it belongs to arrives.
         """
-        if self._broken is not None:
+        if self._over:
             os.close(descriptor)
             return
         self._amp.fileDescriptorReceived(descriptor)
@@ -109,7 +131,7 @@ class StrictAMP(QuietAMP):
         """
         Do what each box says that is complete.
         """
-        if self._broken is not None:
+        if self._over:
             return
         self._pending += len(data)
         try:
@@ -130,31 +152,30 @@ class StrictAMP(QuietAMP):
         Do what a box says, as long as the rules are kept.
         """
         self._pending = 0
-        if self._broken is None:
+        if not self._over:
             self.boxReceived(box)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         Close what was never claimed, and tell.
         """
-        error = self._broken
-        if isinstance(reason.value, ProtocolError) and error is None:
-            error = reason.value
+        if isinstance(reason.value, ProtocolError) and not self._over:
+            self.broken = reason.value
             _log.error(
                 "The server-socket channel of {name} is closed: {why}",
                 name=self.name,
                 why=reason.getErrorMessage(),
             )
-        elif self._pending and error is None:
+        elif self._pending and not self._over:
             _log.warn(
                 "{name} ended in the middle of {saying}.",
                 name=capital(self.name),
                 saying=self.saying,
             )
-        self._broken = error or ProtocolError("the connection has ended")
+        self._over = True
         self._closeUnclaimed()
         self._amp.connectionLost(reason)
-        self.ended(error)
+        self.ended(self.broken)
 
     def _closeUnclaimed(self) -> None:
         while self._unclaimed:
