@@ -98,13 +98,18 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_users(self) -> None:
         """
-        Processes of one user may meet; root may meet everybody.
+        A hub lets in its own user and root, and nobody else, be it root's own.
+        One goes to hubs of one's own and of root, and root goes anywhere.
         """
-        self.assertTrue(handshake.mayMeet(1000, 1000))
-        self.assertTrue(handshake.mayMeet(1000, 0))
-        self.assertTrue(handshake.mayMeet(0, 1000))
-        self.assertTrue(handshake.mayMeet(0, 0))
-        self.assertFalse(handshake.mayMeet(1000, 1001))
+        for user in (0, 1000):
+            self.assertTrue(handshake.letsIn(user, user))
+            self.assertTrue(handshake.goesTo(user, user))
+        self.assertTrue(handshake.letsIn(1000, 0))
+        self.assertFalse(handshake.letsIn(0, 1000))
+        self.assertFalse(handshake.letsIn(1000, 1001))
+        self.assertTrue(handshake.goesTo(1000, 0))
+        self.assertTrue(handshake.goesTo(0, 1000))
+        self.assertFalse(handshake.goesTo(1000, 1001))
 
     def test_userOf(self) -> None:
         """

@@ -339,13 +339,13 @@ class Refusals(HubTestCase):
         key = self.hub.generateKey()
         accepted = self.hub.accept(key)
         us = os.geteuid()
-        self.patch(handshake, "mayMeet", lambda one, other: one != us)
+        patch = self.patch(handshake, "userOf", lambda skt: us + 1)
         skt = self.raw()
         self.assertEqual(
-            self.answerTo(skt), b"noit is user %d's, and not user %d's" % (us, us)
+            self.answerTo(skt), b"noit is user %d's, and not user %d's" % (us, us + 1)
         )
         self.assertEqual(len(self.events), 1)
-        self.patch(handshake, "mayMeet", lambda one, other: True)
+        patch.restore()
         connected = connect(self.reactor, self.hub.uri, key)
         self.assertTrue(joined(self.socketOf(accepted), self.socketOf(connected)))
 
@@ -353,11 +353,12 @@ class Refusals(HubTestCase):
         """
         A process does not say its key to a hub of another user.
         """
-        self.patch(handshake, "mayMeet", lambda one, other: False)
+        us = os.geteuid()
+        self.patch(handshake, "userOf", lambda skt: us + 1)
+        self.patch(os, "geteuid", lambda: us or 1000)
         done = connect(self.reactor, self.hub.uri, self.hub.generateKey())
         failure = self.failureResultOf(done, HubRefused)
-        us = os.geteuid()
-        self.assertIn(f"is user {us}'s, not {us}'s", str(failure.value))
+        self.assertIn(f"is user {us + 1}'s, not {us or 1000}'s", str(failure.value))
         self.reactor.settle()
 
     def test_whoseIsIt(self) -> None:

@@ -9,7 +9,8 @@ The rules, which hold on both sides of a connection:
      asked for it.  Or it answers L{REFUSED} with the reason after it, up to the
      end of the stream.
   3. Neither side reads a byte beyond that.
-  4. Both belong to the same user, or one of them to root.
+  4. A hub lets in its own user and root.  Who connects says its key to its own
+     user's hubs and to root's; root says it to whom it was told to.
 """
 
 from __future__ import annotations
@@ -121,8 +122,15 @@ def userOf(skt: socket.socket) -> int:
     return uid
 
 
-def mayMeet(one: int, other: int) -> bool:
+def letsIn(hub: int, guest: int) -> bool:
     """
-    Whether processes of these two users may be joined by a hub.
+    Whether the hub of one user may let in a process of another.
     """
-    return one == other or ROOT in (one, other)
+    return guest in (hub, ROOT)
+
+
+def goesTo(guest: int, hub: int) -> bool:
+    """
+    Whether a process of one user may say its key to the hub of another.
+    """
+    return guest == ROOT or hub in (guest, ROOT)

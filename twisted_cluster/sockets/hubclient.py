@@ -103,7 +103,7 @@ class _Caller:
 
     def _say(self, user: int) -> None:
         mine = os.geteuid()
-        if not handshake.mayMeet(mine, user):
+        if not handshake.goesTo(mine, user):
             self._fail(
                 HubRefused(f"the hub at {self._path} is user {user}'s, not {mine}'s")
             )

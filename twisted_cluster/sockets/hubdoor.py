@@ -153,7 +153,7 @@ class HubDoor:
     def _arrived(self, skt: socket.socket) -> None:
         skt.setblocking(False)
         user = handshake.userOf(skt)
-        if handshake.mayMeet(self._user, user):
+        if handshake.letsIn(self._user, user):
             newcomer = _Newcomer(self._reactor, skt, self)
             self._silent.add(newcomer)
             newcomer.start()
