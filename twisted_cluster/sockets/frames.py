@@ -8,7 +8,9 @@ The rules:
      of each; their descriptors ride on the batch's first byte, all of them.
   2. A read that yields descriptors therefore holds the first byte of the batch
      that they belong to, whatever the kernel merges or cuts: it ends a read
-     after the piece that carried some.  What does not fit that is an error.
+     after the piece that carried some.  What does not fit that is an error: a
+     batch that begins in a read without descriptors, and descriptors of a read
+     in which no batch begins.
   3. Descriptors that the kernel dropped, because the receiver is at its limit of
      open files, are the last ones of their batch.
   4. Every socket is answered once, in the order in which they were sent: taken,
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Optional, Union
 
 import msgspec
@@ -120,7 +122,7 @@ def encodeGivenBack(count: int, why: str) -> bytes:
     @param count: how many, up to 65,535.
     @param why: for the sender's error, cut to 1,000 bytes.
     """
-    reason = why.encode()[:_LONGEST_REASON]
+    reason = why.encode(errors="backslashreplace")[:_LONGEST_REASON]
     return _GIVEN_BACK.pack(b"R", count, len(reason)) + reason
 
 
@@ -139,6 +141,9 @@ class FrameParser:
     """
     Turns what was read back into events.  It owns the descriptors that it was
     given and has not returned.
+
+    @ivar error: how the other side broke the rules, or L{None}.  What follows
+        is not understood any more.
     """
 
     def __init__(self, largest: int = LARGEST) -> None:
@@ -146,6 +151,7 @@ class FrameParser:
         @param largest: the most bytes of one socket's data.
         """
         self._largest = largest
+        self.error: Optional[ProtocolError] = None
         self._buffer = bytearray()
         self._groups: deque[tuple[list[int], bool]] = deque()
         self._batch: deque[int] = deque()
@@ -170,26 +176,21 @@ class FrameParser:
         """
         Take bytes.
 
-        @return: what is complete now, in the order in which it was sent.  The
+        @return: what is complete now, in the order in which it was sent, up to
+            where the other side broke the rules: then there is an L{error}.  The
             descriptors in it are the caller's.
-        @raise ProtocolError: when the other side broke the rules.  The parser is
-            of no more use but for L{close}; the descriptors of what was complete
-            in the same bytes stay the parser's, too.
         """
         events: list[Event] = []
+        if self.error is not None:
+            return events
         self._buffer += data
         used = 0
         try:
-            while True:
-                length = self._next(used, events)
-                if not length:
-                    break
+            while length := self._next(used, events):
                 used += length
-            if self._groups and (self._batch or self._buffer[used : used + 1] != b"S"):
-                raise ProtocolError("a descriptor came without its frame")
-        except BaseException:
-            self._batch.extend(_descriptorsOf(events))
-            raise
+            self._match(used)
+        except ProtocolError as error:
+            self.error = error
         del self._buffer[:used]
         return events
 
@@ -227,6 +228,17 @@ class FrameParser:
         if kind:
             raise ProtocolError(f"a frame of unknown kind {bytes(kind)!r}")
         return 0
+
+    def _match(self, at: int) -> None:
+        """
+        Hold what is left to the rules: only a batch that has begun, and cannot
+        be read yet, leaves descriptors.
+        """
+        begun = not self._batch and self._buffer[at : at + 1] == b"S"
+        if len(self._groups) > begun:
+            raise ProtocolError("a descriptor came without its frame")
+        if len(self._groups) < begun:
+            raise ProtocolError("a frame came without its descriptor")
 
     def _fits(self, at: int, size: int) -> bool:
         return len(self._buffer) - at >= size
@@ -275,7 +287,7 @@ class FrameParser:
         if not self._fits(at, _GIVEN_BACK.size + length):
             return 0
         start = at + _GIVEN_BACK.size
-        why = self._buffer[start : start + length].decode(errors="replace")
+        why = self._buffer[start : start + length].decode(errors="ignore")
         events.append(GivenBack(count, why))
         return _GIVEN_BACK.size + int(length)
 
@@ -290,10 +302,3 @@ class FrameParser:
         start = at + _NOTE.size
         events.append(Note(bytes(self._buffer[start : start + length])))
         return _NOTE.size + int(length)
-
-
-def _descriptorsOf(events: Iterable[Event]) -> Iterable[int]:
-    for event in events:
-        found: Optional[int] = getattr(event, "descriptor", None)
-        if found is not None:
-            yield found

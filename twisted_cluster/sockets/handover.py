@@ -6,46 +6,48 @@ The rules:
   1. Nothing that is handed over is forgotten by its sender until the receiver
      has said that it took it.  What the receiver gives back, and what it has not
      answered when the connection ends, is the sender's.
-  2. The receiver's word is in the kernel's hands before it gets the socket.  So a
-     socket is served at most once: when a receiver dies, all of its words are
-     still read before the connection ends.
+  2. The receiver's word is in the kernel's hands before it gets the socket, and
+     the sender reads all words, and lets no more be said, before it takes what is
+     left for its own.  So a socket is served at most once, however and whenever
+     the connection ends; and one whose word has left is given to the receiver.
   3. What is sent during one turn of the reactor leaves together at its end.
   4. A receiver at its limit of open files gives back what it cannot hold.
+  5. What was read is told in order, one thing at a time, whatever those who are
+     told do meanwhile; the end is told last.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Optional
 
-from twisted.internet.interfaces import IReactorFDSet, ITransport
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, ITransport
 from twisted.internet.main import CONNECTION_DONE
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import ChannelClosed, ProtocolError
+from twisted_cluster.errors import ChannelClosed, MessageTooLarge, ProtocolError
+from twisted_cluster.sockets.arrivals import Arrivals
 from twisted_cluster.sockets.frames import (
     LARGEST,
-    LOST,
     MOST,
     Arrival,
+    Event,
     FrameParser,
-    GivenBack,
     Note,
     Taken,
     encodeBatch,
-    encodeGivenBack,
     encodeNote,
-    encodeTaken,
 )
-from twisted_cluster.sockets.transport import UNIXTransport
+from twisted_cluster.sockets.lastwords import LastWords
+
+_log = Logger("twisted_cluster")
 
 _BYTES = 256 * 1024
 """Bytes of data at which a batch leaves before the turn ends."""
-_TOO_MANY = f"the receiver is at its limit: {os.strerror(errno.EMFILE)}"
 
 
 def _any(arrival: Arrival) -> bool:
@@ -55,6 +57,10 @@ def _any(arrival: Arrival) -> bool:
 class Handover:
     """
     One end of a connection that carries sockets, with data, both ways.
+
+    Those who are called may call everything here.  When C{arrived}, C{answered}
+    or C{noted} raises L{ProtocolError} the connection ends with it; other errors
+    are logged.
 
     @ivar arrived: called when something may be taken.
     @ivar answered: called with the token of a socket that was sent, in the order
@@ -69,7 +75,7 @@ class Handover:
         reactor: IReactorFDSet,
         skt: socket.socket,
         largest: int = LARGEST,
-        transport: Callable[..., UNIXTransport] = UNIXTransport,
+        transport: Callable[..., LastWords] = LastWords,
     ) -> None:
         """
         @param reactor: watches the socket; it keeps time, too.
@@ -79,17 +85,21 @@ class Handover:
         """
         self._reactor: Any = reactor
         self._transport = transport(reactor, skt, self)
+        self._largest = largest
         self._parser = FrameParser(largest)
-        self._waiting: deque[Arrival] = deque()
-        self._said: deque[Arrival] = deque()
+        self._events: deque[Event] = deque()
+        self._arrivals = Arrivals(self._transport)
         self._tokens: deque[Any] = deque()
         self._items: list[bytes] = []
         self._descriptors: list[int] = []
         self._size = 0
-        self._scheduled = False
-        self._wanted = False
+        self._later: Optional[IDelayedCall] = None
+        self._started = False
+        self._open = False
+        self._telling = False
         self._error: Optional[Failure] = None
-        self._open = True
+        self._reason: Optional[Failure] = None
+        self._ended = False
         self.arrived: Callable[[], object] = lambda: None
         self.answered: Callable[[Any, Optional[str]], object] = lambda token, why: None
         self.noted: Callable[[bytes], object] = lambda data: None
@@ -97,9 +107,11 @@ class Handover:
 
     def start(self) -> None:
         """
-        Begin to read.
+        Begin to read; nothing can be sent before.
         """
-        self._transport.start()
+        if not self._ended:
+            self._started = self._open = self._arrivals.open = True
+            self._transport.start()
 
     # What is sent.
 
@@ -125,19 +137,23 @@ class Handover:
             answered or lost.
         @param data: what belongs to it.
         @param token: names it, for C{answered} and C{lost}.
-        @raise ChannelClosed: when the connection has ended.
+        @raise ChannelClosed: when the connection is not open: not yet, or not any
+            more.
+        @raise MessageTooLarge: for more data than what may come from the other
+            side.
         """
         if not self._open:
-            raise ChannelClosed("the connection that hands sockets over has ended")
+            raise ChannelClosed("the connection that hands sockets over is not open")
+        if len(data) > self._largest:
+            raise MessageTooLarge(f"data of {len(data)} bytes, over {self._largest}")
         self._items.append(data)
         self._descriptors.append(descriptor)
         self._tokens.append(token)
         self._size += len(data)
         if len(self._items) == MOST or self._size >= _BYTES:
             self.flush()
-        elif not self._scheduled:
-            self._scheduled = True
-            self._reactor.callLater(0, self._flushLater)
+        elif self._later is None:
+            self._later = self._reactor.callLater(0, self._flushLater)
 
     def flush(self) -> None:
         """
@@ -152,7 +168,7 @@ class Handover:
 
     def note(self, data: bytes) -> None:
         """
-        Say something else.
+        Say something else, if the connection is open.
 
         @raise ValueError: for more than 64 KiB.
         """
@@ -166,7 +182,7 @@ class Handover:
         Look at the oldest socket that waits to be answered.  Its descriptor is
         not the caller's.
         """
-        return self._waiting[0] if self._waiting else None
+        return self._arrivals.peek()
 
     def take(
         self, most: int = MOST, wanted: Callable[[Arrival], bool] = _any
@@ -178,26 +194,10 @@ class Handover:
             first that is not.
         @return: up to C{most} of them.  The descriptors are the caller's, and
             close-on-exec.  None, when none waits or when the word could not leave
-            yet: then C{arrived} is called when it has.
+            yet: then C{arrived} is called when it has.  So take until there is
+            none: C{arrived} is not called again for those that were left.
         """
-        if self._transport.pending:
-            self._wanted = True
-            return []
-        if not self._said:
-            count = 0
-            while count < most and self._waiting:
-                if self._waiting[0].descriptor == LOST or not wanted(self._waiting[0]):
-                    break
-                self._said.append(self._waiting.popleft())
-                count += 1
-            if not count:
-                return []
-            self._transport.write(encodeTaken(count))
-            self._refuseLost()
-            if self._transport.pending or not self._open:
-                self._wanted = True
-                return []
-        return [self._said.popleft() for _ in range(min(most, len(self._said)))]
+        return self._arrivals.take(most, wanted)
 
     def giveBack(self, count: int, why: str) -> None:
         """
@@ -205,15 +205,7 @@ class Handover:
 
         @param why: for the sender.
         """
-        count = min(count, len(self._waiting))
-        for _ in range(count):
-            arrival = self._waiting.popleft()
-            if arrival.descriptor != LOST:
-                os.close(arrival.descriptor)
-        while count > 0 and self._open:
-            self._transport.write(encodeGivenBack(min(count, 65535), why))
-            count -= 65535
-        self._refuseLost()
+        self._arrivals.giveBack(count, why)
 
     # How it ends.
 
@@ -231,20 +223,30 @@ class Handover:
 
     def close(self, why: str = "the receiver was closed") -> None:
         """
-        Give back what waits, and end the connection when all has left.  What was
-        sent and is not answered is lost to its sender, who cannot know any more
-        whether it was taken: wait for L{unanswered} to be 0 before.
+        Give back what waits, and end the connection when all has left, however
+        long the other side does not read.  What was sent and is not answered by
+        then is lost to its sender, and will not be taken: to let it be taken, wait
+        for L{unanswered} to be 0 before.
+
+        Those for which the word is on its way are still to be taken, C{arrived}
+        will be called.
         """
-        self.giveBack(len(self._waiting), why)
-        self.flush()
-        self._transport.loseConnection()
+        if not self._started:
+            self.abort()
+        elif self._open:
+            self._arrivals.giveBack(len(self._arrivals), why)
+            self.flush()
+            self._shut()
+            self._transport.loseConnection()
 
     def abort(self) -> None:
         """
-        End the connection now.
+        End the connection now.  What was not answered is lost to its sender,
+        and will not be taken: answers that have arrived are told first.
         """
+        self._shut()
         self._transport.discard()
-        if self._open:
+        if not self._started:
             self.connectionLost(Failure(CONNECTION_DONE))
 
     def drain(self) -> None:
@@ -276,74 +278,113 @@ class Handover:
         """
         Do what the other side says; what makes no sense ends the connection.
         """
-        try:
-            events = self._parser.data(data)
-            new = 0
-            for event in events:
-                if isinstance(event, Arrival):
-                    self._waiting.append(event)
-                    new += 1
-            for event in events:
-                if isinstance(event, Taken):
-                    self._answers(event.count, None)
-                elif isinstance(event, GivenBack):
-                    self._answers(event.count, event.why)
-                elif isinstance(event, Note):
-                    self.noted(event.data)
-            if new and self._open:
-                self._refuseLost()
-                self.arrived()
-        except ProtocolError:
-            self._error = Failure()
-            self._transport.abortConnection()
+        self._events.extend(self._parser.data(data))
+        self._tellEvents()
+        if self._parser.error is not None:
+            self._fail(Failure(self._parser.error))
 
     def drained(self) -> None:
         """
         All words have left.
         """
-        if self._wanted:
-            self._wanted = False
-            self.arrived()
+        if self._arrivals.wanted:
+            self._arrivals.wanted = False
+            self._tell(self.arrived)
 
     def connectionLost(self, reason: Failure) -> None:
         """
         Close what was not taken, and tell what was not answered.
         """
+        if self._ended or self._reason is not None:
+            return
+        if self._open and self._parser.unfinished and self._error is None:
+            self._error = Failure(ProtocolError("the stream ended within a frame"))
+        self._shut()
+        self._reason = reason
+        if not self._telling:
+            self._end(reason)
+
+    def _tellEvents(self) -> None:
+        """
+        Tell what was read.  When this is called by one who is told, it is the
+        outer call that goes on.
+        """
+        if self._telling:
+            return
+        new = False
+        self._telling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, Arrival):
+                    self._arrivals.add(event)
+                    new = True
+                elif isinstance(event, Note):
+                    if self._open:
+                        self._tell(self.noted, event.data)
+                elif isinstance(event, Taken):
+                    self._answers(event.count, None)
+                else:
+                    self._answers(event.count, event.why)
+        finally:
+            self._telling = False
+        if self._reason is not None:
+            self._end(self._reason)
+        elif new and self._arrivals.peek() is not None:
+            self._tell(self.arrived)
+
+    def _answers(self, count: int, why: Optional[str]) -> None:
+        if count > len(self._tokens) - len(self._items):
+            self._fail(
+                Failure(ProtocolError("answers to sockets that were never sent"))
+            )
+            return
+        for _ in range(count):
+            self._tell(self.answered, self._tokens.popleft(), why)
+
+    def _tell(self, whom: Callable[..., object], *what: object) -> None:
+        try:
+            whom(*what)
+        except Exception as error:
+            if isinstance(error, ProtocolError) and not self._ended:
+                self._fail(Failure())
+            else:
+                _log.failure("whoever hands sockets over or takes them failed")
+
+    def _fail(self, error: Failure) -> None:
+        """
+        End, since the other side broke the rules.
+        """
+        if self._error is None:
+            self._error = error
+            self._shut()
+            self._transport.abortConnection()
+
+    def _shut(self) -> None:
+        """
+        Let nothing be sent or taken any more.
+        """
         self._open = False
-        for arrival in (*self._waiting, *self._said):
-            if arrival.descriptor != LOST:
-                os.close(arrival.descriptor)
-        self._waiting.clear()
-        self._said.clear()
-        unfinished = self._parser.unfinished
+        self._arrivals.closeWaiting()
+
+    def _end(self, reason: Failure) -> None:
+        self._ended = True
+        self._reason = None
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._arrivals.givable:
+            self._tell(self.arrived)
+        self._arrivals.closeSaid()
         for descriptor in self._parser.close():
             os.close(descriptor)
-        if self._error is None and unfinished:
-            reason = Failure(ProtocolError("the stream ended within a frame"))
         tokens = list(self._tokens)
         self._tokens.clear()
         self._items.clear()
         self._descriptors.clear()
-        self.lost(self._error or reason, tokens)
-
-    def _answers(self, count: int, why: Optional[str]) -> None:
-        if count > len(self._tokens) - len(self._items):
-            raise ProtocolError("answers to sockets that were never sent")
-        for _ in range(count):
-            if self._open:
-                self.answered(self._tokens.popleft(), why)
-
-    def _refuseLost(self) -> None:
-        """
-        Give back those that did not arrive, as soon as it is their turn.
-        """
-        count = 0
-        while self._waiting and self._waiting[0].descriptor == LOST:
-            self._waiting.popleft()
-            count += 1
-        if count and self._open:
-            self._transport.write(encodeGivenBack(count, _TOO_MANY))
+        self._size = 0
+        self._tell(self.lost, self._error or reason, tokens)
 
     def _flushLater(self) -> None:
-        self._scheduled = False
+        self._later = None
         self.flush()

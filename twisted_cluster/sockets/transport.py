@@ -266,7 +266,8 @@ class UNIXTransport:
                 result = error
             if isinstance(result, Exception):
                 self.connectionLost(Failure(result))
-            elif not result:
+                return
+            if not result:
                 return
 
     def doWrite(self) -> Any:
@@ -284,10 +285,10 @@ class UNIXTransport:
             self._reactor.removeWriter(self)
         elif not self._chunks:
             self._reactor.removeWriter(self)
-            if self._disconnecting:
-                return main.CONNECTION_DONE
             if self._drained is not None:
                 self._drained()
+            if self._disconnecting and self._connected and not self._chunks:
+                return main.CONNECTION_DONE
         return None
 
     def connectionLost(self, reason: Failure) -> None:
