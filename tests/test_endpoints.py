@@ -101,20 +101,23 @@ class ParserTests(SynchronousTestCase):
 
     def test_balance(self) -> None:
         """
-        How connections are balanced may be said, where that is available.
+        How connections are balanced may be said: in the ways that there are, and
+        as code of somebody's own, which only the watcher knows.
         """
         parser = clusterEndpointParser
-        tcp = self.inner(parser, "tcp", "8080", balance="kernel")
-        self.assertEqual(8080, tcp._port)
+        for balance in ("kernel", "round-robin", "least-connections", "sticky"):
+            tcp = self.inner(parser, "tcp", "8080", balance=balance)
+            self.assertEqual(8080, tcp._port)
+        self.inner(parser, "tcp", "8080", balance="package.module:Name")
         error = self.assertRaises(
             InvalidEndpoint,
             parser.parseStreamServer,
             Reactor(),
             "tcp",
             "8080",
-            balance="sticky",
+            balance="rr",
         )
-        self.assertIn("it can be: kernel", str(error))
+        self.assertIn("it can be kernel, round-robin, least-conn", str(error))
 
     def test_wrong(self) -> None:
         """

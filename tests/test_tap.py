@@ -65,6 +65,7 @@ class OptionsTests(SynchronousTestCase):
             {
                 "binds": [],
                 "backlog": socket.SOMAXCONN,
+                "balance": "kernel",
                 "startTimeout": 60.0,
                 "heartbeatTimeout": 30.0,
                 "shutdownTimeout": 30.0,
@@ -85,7 +86,8 @@ class OptionsTests(SynchronousTestCase):
         """
         self.patch(os, "geteuid", lambda: 0)
         options = self.parsed(
-            "-w 3 -b tcp:80 --bind=unix:/run/x --backlog 9 --start-timeout 1m "
+            "-w 3 -b tcp:80 --bind=unix:/run/x --backlog 9 --balance sticky "
+            "--start-timeout 1m "
             "--heartbeat-timeout 2m --shutdown-timeout 0 --max-message-size 1K "
             "--log-level debug --wait-ready --reactor select --name shop --uid 1 "
             "--gid 2 --exit-on-crash-loop -m daphne -w 5"
@@ -97,6 +99,7 @@ class OptionsTests(SynchronousTestCase):
             {
                 "binds": ["tcp:80", "unix:/run/x"],
                 "backlog": 9,
+                "balance": "sticky",
                 "startTimeout": 60.0,
                 "heartbeatTimeout": 120.0,
                 "shutdownTimeout": 0.0,
@@ -176,7 +179,7 @@ class OptionsTests(SynchronousTestCase):
         """
         What does not exist is refused.
         """
-        for option in ("--balance", "--preload", "--reload", "--dashboard", "--config"):
+        for option in ("--preload", "--reload", "--dashboard", "--config"):
             self.assertRefused(f"{option} x web", f"unknown option {option}")
 
     def test_reactorOfTwistd(self) -> None:

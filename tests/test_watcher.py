@@ -380,7 +380,7 @@ class StartTests(WatcherTestCase):
         self.addCleanup(theirs.close)
         theirs.set_inheritable(True)
         self.watcher(1)
-        self.assertEqual(set(self.reactor.processes[0].descriptors), {0, 1, 2, 3, 4})
+        self.assertEqual(set(self.reactor.processes[0].descriptors), {0, 1, 2, 3, 4, 5})
 
     def test_once(self) -> None:
         """

@@ -85,6 +85,7 @@ class BaseOptions(GroupedOptions):
         return {
             "binds": list(self["bind"]),
             "backlog": self["backlog"],
+            "balance": self["balance"],
             "startTimeout": self["start-timeout"],
             "heartbeatTimeout": self["heartbeat-timeout"],
             "shutdownTimeout": self["shutdown-timeout"],

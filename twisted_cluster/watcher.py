@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 
 import msgspec
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import (
     ILogObserver,
     Logger,
@@ -23,7 +23,6 @@ from twisted.python.failure import Failure
 
 from twisted_cluster.errors import (
     AlreadyStarted,
-    ChannelClosed,
     ChannelError,
     InsideWorker,
     InvalidWorkerCount,
@@ -36,9 +35,11 @@ from twisted_cluster.interfaces import Data, Responder, WorkerMessage
 from twisted_cluster.ipc import codec
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.policy.balance import KERNEL
 from twisted_cluster.policy.fleet import Fleet
 from twisted_cluster.supervisor.cpus import availableCPUs
 from twisted_cluster.supervisor.crew import Crew, Events
+from twisted_cluster.supervisor.distributor import Distributor
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.inherited import (
     InheritedDescriptors,
@@ -68,6 +69,7 @@ class ClusterWatcher(Service):
         *,
         binds: Sequence[str] = (),
         backlog: int = socket.SOMAXCONN,
+        balance: str = KERNEL,
         startTimeout: float = 60.0,
         heartbeatTimeout: float = 30.0,
         shutdownTimeout: float = 30.0,
@@ -90,6 +92,9 @@ class ClusterWatcher(Service):
             may be used.
         @param binds: endpoint descriptions to bind at the start.
         @param backlog: the least backlog of every listening socket.
+        @param balance: who gets the next connection: C{kernel} (whichever worker
+            accepts first), C{round-robin}, C{least-connections}, C{sticky}, or
+            the dotted name of what makes an L{IBalancer}.
         @param startTimeout: seconds for a worker to become ready.
         @param heartbeatTimeout: seconds without an answer after which a worker
             is replaced.
@@ -110,6 +115,7 @@ class ClusterWatcher(Service):
             observers of this process.
         @raise InvalidWorkerCount: for a number that is not one or more.
         @raise InsideWorker: in a worker.
+        @raise InvalidBalance: for a way of balancing that does not exist.
         @raise UsageError: for an empty target.
         """
         if context.current() is not None:
@@ -127,6 +133,7 @@ class ClusterWatcher(Service):
             watcher=0,
             control=-1,
             sockets=-1,
+            clients=-1,
             shutdownTimeout=shutdownTimeout,
             maxMessageSize=maxMessageSize,
             logLevel=logLevel.name,
@@ -142,7 +149,11 @@ class ClusterWatcher(Service):
             _checkedCount(availableCPUs() if workers is None else workers)
         )
         self._listeners = Listeners(
-            backlog, reactor, self._rightsOf, grace=startTimeout
+            backlog,
+            reactor,
+            self._rightsOf,
+            grace=startTimeout,
+            distributor=Distributor(reactor, balance),
         )
         self._outcomes = Outcomes()
         self._inbox: Inbox[WorkerMessage] = Inbox("iterate over watcher.messages()")
@@ -333,14 +344,7 @@ class ClusterWatcher(Service):
             encoded = codec.encode(data, self._settings.maxMessageSize)
         except ChannelError:
             return fail(Failure())
-
-        def outcome(results: Any) -> None:
-            for succeeded, result in results:
-                if not succeeded and not result.check(ChannelClosed):
-                    result.raiseException()
-
-        sent = [h.conversation.sendEncoded(b"m", encoded) for h in self.workers]
-        return DeferredList(sent, consumeErrors=True).addCallback(outcome)
+        return self._crew.broadcast(encoded)
 
     # What becomes of the workers.
 
@@ -379,8 +383,7 @@ class ClusterWatcher(Service):
         return self._started and not self._ended and not self._plan.stopping
 
     def _rightsOf(self, worker: int) -> Optional[Credentials]:
-        handle = self._crew.handles.get(worker)
-        pid = None if handle is None else handle.pid
+        pid = self._crew.pidOf(worker)
         return None if pid is None else processCredentials(pid)
 
 

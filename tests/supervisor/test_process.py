@@ -13,9 +13,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.sockets.handover import Handover
 from twisted_cluster.supervisor.death import Exit
 from twisted_cluster.supervisor.process import WorkerProcess
-from twisted_cluster.testing import DescriptorReactor
+from twisted_cluster.testing import DescriptorReactor, PlayedProcess
 
 ROOT = str(Path(__file__).resolve().parent.parent.parent)
 
@@ -44,7 +45,13 @@ class SpawnTests(SynchronousTestCase):
         self.before = sorted(os.listdir("/proc/self/fd"))
         self.exits: list[Exit] = []
         self.settings = WorkerSettings(
-            worker=1, slot=0, generation=1, watcher=1, control=-1, sockets=-1
+            worker=1,
+            slot=0,
+            generation=1,
+            watcher=1,
+            control=-1,
+            sockets=-1,
+            clients=-1,
         )
 
     def spawn(self, inherited: tuple[int, ...] = ()) -> WorkerProcess:
@@ -52,7 +59,12 @@ class SpawnTests(SynchronousTestCase):
         Spawn a worker.
         """
         process = WorkerProcess(
-            self.reactor, lambda *_: None, self.exits.append, Silent(), Silent()
+            self.reactor,
+            lambda *_: None,
+            self.exits.append,
+            Silent(),
+            Silent(),
+            lambda skt: Handover(self.reactor, skt),
         )
         process.spawn(self.settings, ["server.py", "-m"], inherited)
         return process
@@ -65,14 +77,21 @@ class SpawnTests(SynchronousTestCase):
         self.assertEqual(self.exits, [Exit(0, None)])
         self.assertEqual(sorted(os.listdir("/proc/self/fd")), self.before)
 
+    def channels(self, process: PlayedProcess) -> set[int]:
+        """
+        The descriptors of the channels, as the worker is told.
+        """
+        settings = process.settings
+        return {settings.control, settings.sockets, settings.clients}
+
     def test_descriptors(self) -> None:
         """
-        The standard streams, the two channels, and nothing else.
+        The standard streams, the three channels, and nothing else.
         """
         self.spawn()
         [process] = self.reactor.processes
-        self.assertEqual(sorted(process.descriptors), [0, 1, 2, 3, 4])
-        self.assertEqual({process.settings.control, process.settings.sockets}, {3, 4})
+        self.assertEqual(sorted(process.descriptors), [0, 1, 2, 3, 4, 5])
+        self.assertEqual(self.channels(process), {3, 4, 5})
         self.assertEqual(process.args[-2:], ["server.py", "-m"])
         self.end()
 
@@ -87,8 +106,8 @@ class SpawnTests(SynchronousTestCase):
         self.spawn((ours,))
         [process] = self.reactor.processes
         self.assertIn(ours, process.descriptors)
-        self.assertNotIn(ours, (process.settings.control, process.settings.sockets))
-        self.assertEqual(len(process.descriptors), 6)
+        self.assertNotIn(ours, self.channels(process))
+        self.assertEqual(len(process.descriptors), 7)
         self.end()
 
     def test_failure(self) -> None:

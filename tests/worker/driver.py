@@ -67,6 +67,7 @@ def runInWorker(
         watcher=os.getpid(),
         control=3,
         sockets=4,
+        clients=5,
         check=check,
         uid=uid,
         gid=gid,

@@ -127,7 +127,7 @@ class HookedTestCase(WatchedTestCase):
             self.restore()
         self.startup = FakeStartup(ready)
         self.socketClient: SocketClient = self.client(worker)
-        self.restore = installPorts(self.socketClient, self.startup)
+        self.restore = installPorts(self.socketClient, self.startup, self.incoming())
 
     def stopWorker(self) -> None:
         for port in self.ports:
@@ -487,7 +487,7 @@ class TCPTests(HookedTestCase):
         self.restore()
         client = SocketClient(theirs.detach(), 0.05)
         self.addCleanup(client.close)
-        self.restore = installPorts(client, self.startup)
+        self.restore = installPorts(client, self.startup, self.incoming())
         error = self.assertRaises(CannotListenError, self.tcp)
         self.assertEqual(errno.ETIMEDOUT, error.socketError.errno)
         ours.close()
@@ -561,7 +561,11 @@ class TCPTests(HookedTestCase):
         self.patch(tcp, "_reservedFD", None)
         del tcp._reservedFD
         error = self.assertRaises(
-            ClusterError, installPorts, self.socketClient, self.startup
+            ClusterError,
+            installPorts,
+            self.socketClient,
+            self.startup,
+            self.incoming(),
         )
         self.assertIn("_reservedFD", str(error))
         self.assertIs(before, tcp.Port.startListening)

@@ -27,6 +27,7 @@ from twisted_cluster.sockets import answering, strictamp
 from twisted_cluster.sockets.ancillary import receive
 from twisted_cluster.sockets.answering import ServerSocketProtocol
 from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.socketclient import SocketClient
 
 PATIENCE = 20.0
@@ -134,6 +135,16 @@ class WatchedTestCase(SynchronousTestCase):
             self.addCleanup(skt.close)
             skt.settimeout(PATIENCE)
         return pair
+
+    def incoming(self) -> Incoming:
+        """
+        Make a worker's client-socket channel, the other end of which says
+        nothing.
+        """
+        _, theirs = self.channel()
+        incoming = Incoming(theirs.dup().detach())
+        self.addCleanup(incoming.close)
+        return incoming
 
     def client(self, worker: int = 1, timeout: float = PATIENCE) -> SocketClient:
         """

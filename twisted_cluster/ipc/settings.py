@@ -24,6 +24,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @ivar watcher: the watcher's process id.
     @ivar control: the descriptor of the control channel.
     @ivar sockets: the descriptor of the server-socket channel.
+    @ivar clients: the descriptor of the client-socket channel.
     @ivar shutdownTimeout: seconds within which a worker that lost its watcher
         must be gone.
     @ivar socketTimeout: seconds that a listen waits for the watcher's answer.
@@ -48,6 +49,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watcher: int
     control: int
     sockets: int
+    clients: int
     shutdownTimeout: float = 30.0
     socketTimeout: float = 120.0
     maxMessageSize: int = 256 * 1024 * 1024

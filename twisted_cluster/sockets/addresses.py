@@ -192,12 +192,14 @@ class SocketRequest:
         on this host, from 0.
     @ivar explicit: the program named the address as the cluster's.
     @ivar starting: the worker is not ready, or listens for the first time.
+    @ivar balance: how connections are to be balanced; empty for the default.
     """
 
     wanted: BindRequest
     index: int = 0
     explicit: bool = False
     starting: bool = False
+    balance: str = ""
 
 
 @attrs.frozen(eq=False)
@@ -208,10 +210,13 @@ class Shared:
     @ivar socket: the socket.  In the watcher it stays the watcher's; in a
         worker it is the asker's own duplicate, to be closed by the asker.
     @ivar address: what it is bound to; the port is never 0.
+    @ivar listener: the number with which its connections are handed over, or 0
+        where the asker accepts them.
     """
 
     socket: socket.socket
     address: Address
+    listener: int = 0
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ the connection.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Any, Final
@@ -26,7 +27,7 @@ from twisted_cluster.sockets.addresses import (
     canonicalHost,
 )
 from twisted_cluster.sockets.commands import ReleaseSocket, RequestSocket
-from twisted_cluster.sockets.strictamp import StrictAMP, capital
+from twisted_cluster.sockets.strictamp import LOST, StrictAMP, capital
 
 _log = Logger("twisted_cluster")
 
@@ -95,6 +96,8 @@ class ServerSocketProtocol(StrictAMP):
 
     def _request(self, values: dict[str, Any]) -> dict[str, Any]:
         descriptor = self.claim(values["socket"])
+        if descriptor == LOST:
+            return _answer(b"refused", errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             skt = socket.socket(fileno=descriptor)
         except OSError:
@@ -110,6 +113,7 @@ class ServerSocketProtocol(StrictAMP):
                 values["index"],
                 values["explicit"],
                 values["starting"],
+                values["balance"] or "",
             )
         except BaseException:
             skt.close()
@@ -128,20 +132,26 @@ class ServerSocketProtocol(StrictAMP):
                     error=error,
                 )
         if isinstance(verdict, Shared):
-            return _answer(b"shared", descriptor=verdict.socket.fileno())
+            number = verdict.socket.fileno()
+            return _answer(b"shared", descriptor=number, listener=verdict.listener)
         if isinstance(verdict, Refused):
             return _answer(b"refused", verdict.errno, verdict.message)
         return _answer(b"own")
 
 
 def _answer(
-    verdict: bytes, errno: int = 0, message: str = "", descriptor: int | None = None
+    verdict: bytes,
+    number: int = 0,
+    message: str = "",
+    descriptor: int | None = None,
+    listener: int = 0,
 ) -> dict[str, Any]:
     return {
         "verdict": verdict,
-        "errno": errno,
+        "errno": number,
         "message": message,
         "socket": descriptor,
+        "listener": listener,
     }
 
 

@@ -22,11 +22,14 @@ class RequestSocket(amp.Command):
     C{explicit} says that the program named the address as the cluster's;
     C{starting}, that the worker was not ready yet, or that this is its first
     listen.  C{mode} and C{lock} are Twisted's C{mode} and C{wantPID} of
-    C{listenUNIX}.
+    C{listenUNIX}.  C{balance} names how connections are to be balanced; empty: as
+    the watcher thinks best.
 
     C{verdict} of the answer is C{shared} (C{socket} is the bound, listening
     socket), C{own} (the address is none of the cluster's: open it yourself)
-    or C{refused} (C{errno} and C{message} are what C{bind} said).
+    or C{refused} (C{errno} and C{message} are what C{bind} said).  C{listener} is
+    0 where the worker accepts by itself; otherwise it must not, and the
+    connections come over the client-socket channel, with this number.
     """
 
     arguments = [
@@ -40,6 +43,7 @@ class RequestSocket(amp.Command):
         (b"lock", amp.Boolean()),
         (b"explicit", amp.Boolean()),
         (b"starting", amp.Boolean()),
+        (b"balance", amp.Unicode(optional=True)),
         (b"socket", amp.Descriptor()),
     ]
     response = [
@@ -47,6 +51,7 @@ class RequestSocket(amp.Command):
         (b"socket", amp.Descriptor(optional=True)),
         (b"errno", amp.Integer()),
         (b"message", amp.Unicode()),
+        (b"listener", amp.Integer()),
     ]
 
 

@@ -5,6 +5,7 @@ typed; its L{ValueError} quotes the text and says what may be written instead.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Optional
 
@@ -12,6 +13,8 @@ from twisted.application.reactors import getReactorTypes
 from twisted.logger import LogLevel
 from twisted.python.util import gidFromString, uidFromString
 
+from twisted_cluster.policy.balance import KERNEL
+from twisted_cluster.supervisor.balancers import loadBalancer
 from twisted_cluster.supervisor.units import parseDuration
 
 AUTO = 0
@@ -48,6 +51,16 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError(f"{text!r} is not a whole number of one or more")
     return number
+
+
+def balance(text: str) -> str:
+    """
+    Read a way of balancing; code of the user's is found in the working directory,
+    too.
+    """
+    if text != KERNEL:
+        loadBalancer(text, os.getcwd())
+    return text
 
 
 def timeout(text: str) -> float:

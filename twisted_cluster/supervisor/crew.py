@@ -8,15 +8,21 @@ and what the plan answers is done here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import attrs
 import msgspec
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import CrashLooping, StartFailed, UnknownWorker
+from twisted_cluster.errors import (
+    ChannelClosed,
+    CrashLooping,
+    StartFailed,
+    UnknownWorker,
+)
 from twisted_cluster.interfaces import Responder, WorkerMessage
 from twisted_cluster.ipc import codec
 from twisted_cluster.ipc.inbox import Inbox
@@ -158,6 +164,27 @@ class Crew:
         for handle in list(self.handles.values()):
             handle.kill(why)
 
+    def broadcast(self, encoded: bytes) -> Deferred[None]:
+        """
+        Send a message to every worker; those that die meanwhile do not count.
+        """
+
+        def outcome(results: Any) -> None:
+            for succeeded, result in results:
+                if not succeeded and not result.check(ChannelClosed):
+                    result.raiseException()
+
+        handles = list(self.handles.values())
+        sent = [h.conversation.sendEncoded(b"m", encoded) for h in handles]
+        return DeferredList(sent, consumeErrors=True).addCallback(outcome)
+
+    def pidOf(self, worker: int) -> Optional[int]:
+        """
+        Find the process of a worker.
+        """
+        handle = self.handles.get(worker)
+        return None if handle is None else handle.pid
+
     def responder(self, responder: Optional[Responder]) -> None:
         """
         Set what answers the requests of all workers, or unset it.
@@ -173,6 +200,7 @@ class Crew:
         A worker serves.
         """
         self._formers[worker.slot] = _Former(worker.id)
+        self._listeners.workerReady(worker.id)
         self.act(self._plan.ready(worker.id))
 
     def workerLeaving(self, worker: WorkerHandle) -> None:

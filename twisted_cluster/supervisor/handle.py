@@ -32,7 +32,6 @@ from twisted_cluster.supervisor.workerlog import WorkerLog
 
 _log = Logger("twisted_cluster")
 
-
 _SIGTERM, _SIGKILL = 15, 9
 _REAP_TIME = 1.0
 """Seconds that a process which has closed its channel has to end, before it is
@@ -118,6 +117,7 @@ class WorkerHandle:
             self.exited,
             self._control,
             ServerSocketProtocol(listeners, self.id, f"worker {self.id}"),
+            listeners.intake(self.id, self.slot).connect,
         )
         self._heartbeat = Heartbeat(limits.heartbeat, min(5.0, limits.heartbeat / 6))
         self._timers = Timers(reactor)

@@ -20,6 +20,7 @@ The rules:
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -30,9 +31,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from twisted_cluster.errors import InvalidBalance
 from twisted_cluster.sockets.addresses import (
     Address,
     Own,
+    Refused,
     Shared,
     SocketRequest,
     Verdict,
@@ -45,6 +48,8 @@ from twisted_cluster.sockets.sharing import (
     again,
     refusal,
 )
+from twisted_cluster.supervisor.distributor import Distributor
+from twisted_cluster.supervisor.intake import Intake
 from twisted_cluster.supervisor.procfs import Credentials
 from twisted_cluster.supervisor.refusals import Refusals
 from twisted_cluster.supervisor.rights import withRightsOf
@@ -99,6 +104,7 @@ class Listeners:
         credentials: Callable[[int], Optional[Credentials]] = _nobodyKnows,
         log: Optional[Logger] = None,
         grace: float = GRACE,
+        distributor: Optional[Distributor] = None,
     ) -> None:
         """
         @param backlog: how many connections may wait on a socket, at least.
@@ -106,7 +112,9 @@ class Listeners:
             is only asked where this process is privileged.
         @param grace: seconds that a socket which nobody uses is kept for workers
             that have opened nothing yet.
+        @param distributor: accepts for workers that do not by themselves.
         """
+        self._distributor = distributor or Distributor(clock)
         self._clock = clock
         self._credentials = credentials
         self._log = Logger("twisted_cluster") if log is None else log
@@ -155,6 +163,11 @@ class Listeners:
         @return: in L{Shared}, the socket stays this object's.
         """
         wanted = request.wanted
+        try:
+            self._distributor.check(request.balance)
+        except InvalidBalance as error:
+            skt.close()
+            return Refused(errno.EINVAL, str(error))
         listener = self._sockets.find(request)
         if not self._belongs(request, listener):
             skt.close()
@@ -184,7 +197,8 @@ class Listeners:
             self._serving.add(worker)
         if listener.ephemeral is None:
             self._remember(worker, listener.bound.address)
-        return Shared(listener.bound.socket, listener.bound.address)
+        number = self._distributor.joins(worker, listener.bound, request.balance)
+        return Shared(listener.bound.socket, listener.bound.address, number)
 
     def release(self, worker: int, address: Address) -> None:
         """
@@ -194,6 +208,7 @@ class Listeners:
         if listener is None or worker not in listener.users:
             return
         listener.users.discard(worker)
+        self._distributor.leaves(worker, address)
         if not listener.users and not listener.pinned and worker not in self._stopping:
             self._close(listener, "worker {worker} stopped listening", worker=worker)
 
@@ -203,10 +218,24 @@ class Listeners:
         """
         return worker in self._serving
 
+    def intake(self, worker: int, slot: int) -> Intake:
+        """
+        Make what a worker that is about to be started gets connections by.
+        """
+        return self._distributor.intake(worker, slot)
+
+    def workerReady(self, worker: int) -> None:
+        """
+        A worker serves.
+        """
+        self._distributor.workerReady(worker)
+
     def workerStopping(self, worker: int) -> None:
         """
-        From now on, what this worker gives back stays open until L{settle}.
+        From now on, what this worker gives back stays open until L{settle}, and
+        it gets no more connections.
         """
+        self._distributor.workerStopping(worker)
         self._stopping.add(worker)
         self.unsettle()
 
@@ -214,6 +243,7 @@ class Listeners:
         """
         A worker is dead.  What it used stays open until L{settle}.
         """
+        self._distributor.workerGone(worker)
         self._stopping.discard(worker)
         self._serving.discard(worker)
         self._known.pop(worker, None)
@@ -280,6 +310,7 @@ class Listeners:
 
     def _close(self, listener: _Listener, why: str, **values: object) -> None:
         listener.stays()
+        self._distributor.closes(listener.bound.address)
         self._sockets.close(listener, why, **values)
 
     def _remember(self, worker: int, address: Address) -> None:

@@ -75,6 +75,15 @@ SOCKETS: Final = Group(
             repeat=True,
         ),
         Option(
+            "balance",
+            "Who gets the next connection: kernel (whichever worker accepts first; "
+            "the default), round-robin, least-connections, sticky (by the client's "
+            "address), or your own, as package.module:Name.",
+            "NAME",
+            coercions.balance,
+            default="kernel",
+        ),
+        Option(
             "backlog",
             "Connections that may wait to be accepted, at least (default: as many as "
             "the system allows).",

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 import twisted_cluster
 from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.sockets.handover import Handover
 from twisted_cluster.sockets.transport import Receiver, UNIXTransport
 from twisted_cluster.supervisor.death import Exit
 from twisted_cluster.supervisor.lines import LineReader
@@ -66,6 +67,7 @@ class WorkerProcess(ProcessProtocol):
         exited: Callable[[Exit], None],
         control: Receiver,
         sockets: Receiver,
+        clients: Callable[[socket.socket], Handover],
     ) -> None:
         """
         @param lineReceived: called with C{stdout} or C{stderr} and each line.
@@ -73,13 +75,16 @@ class WorkerProcess(ProcessProtocol):
             wrote has been read.
         @param control: the protocol of the control channel.
         @param sockets: the protocol of the server-socket channel.
+        @param clients: takes the watcher's end of the client-socket channel over.
         """
         self._reactor: Any = reactor
         self._lineReceived = lineReceived
         self._exited = exited
         self._control = control
         self._sockets = sockets
+        self._clients = clients
         self._transports: list[UNIXTransport] = []
+        self._handover: Optional[Handover] = None
         self._readers: list[LineReader] = []
         self._process: Optional[IProcessTransport] = None
         self.pid: Optional[int] = None
@@ -93,7 +98,7 @@ class WorkerProcess(ProcessProtocol):
         """
         Start the process.
 
-        @param settings: its C{control} and C{sockets} are set here.
+        @param settings: its C{control}, C{sockets} and C{clients} are set here.
         @param words: the target, as the user wrote it.
         @param inherited: descriptors to pass on under the same numbers; they
             stay the caller's.
@@ -112,11 +117,14 @@ class WorkerProcess(ProcessProtocol):
                 mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
                 children.append(other.detach())
                 self._transports.append(UNIXTransport(self._reactor, mine, protocol))
-            numbers = _free(inherited, 2)
+            mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            children.append(other.detach())
+            self._handover = self._clients(mine)
+            numbers = _free(inherited, 3)
             childFDs = dict(zip((0, 1, 2, *numbers), children, strict=True))
             childFDs.update((number, number) for number in inherited)
             settings = msgspec.structs.replace(
-                settings, control=numbers[0], sockets=numbers[1]
+                settings, control=numbers[0], sockets=numbers[1], clients=numbers[2]
             )
             self._process = self._reactor.spawnProcess(
                 self,
@@ -143,6 +151,7 @@ class WorkerProcess(ProcessProtocol):
             reader.startReading()
         for transport in self._transports:
             transport.start()
+        self._handover.start()
 
     def signal(self, number: int) -> None:
         """
@@ -163,6 +172,8 @@ class WorkerProcess(ProcessProtocol):
             reader.drain()
         for transport in self._transports:
             transport.drain()
+        if self._handover is not None:
+            self._handover.drain()
         self._close()
         value: Any = reason.value
         self._exited(Exit(value.exitCode, value.signal))
@@ -178,6 +189,8 @@ class WorkerProcess(ProcessProtocol):
             reader.close()
         for transport in self._transports:
             transport.discard()
+        if self._handover is not None:
+            self._handover.abort()
 
 
 def _free(taken: Sequence[int], count: int) -> list[int]:

@@ -102,6 +102,7 @@ class PlayedWatcher:
             watcher=os.getpid(),
             control=theirs.fileno(),
             sockets=-1,
+            clients=-1,
             maxMessageSize=limit,
         )
         self.link = Link(theirs, limit)

@@ -15,6 +15,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from twisted_cluster.interfaces import IStartup
+from twisted_cluster.policy.balance import KERNEL
 from twisted_cluster.sockets.addresses import (
     Address,
     BindRequest,
@@ -47,7 +48,9 @@ class Asker:
         self._startup = startup
         self._saidAt: dict[tuple[str, str], float] = {}
 
-    def ask(self, wanted: BindRequest, skt: socket.socket) -> Verdict:
+    def ask(
+        self, wanted: BindRequest, skt: socket.socket, balance: str = KERNEL
+    ) -> Verdict:
         """
         Ask whose an address is, and for its socket.  A watcher that cannot be
         reached, or does not answer in time, is a refusal with an errno; or it is
@@ -55,6 +58,8 @@ class Asker:
 
         @param skt: an unbound socket with the options that the program wants.
             It stays the caller's.
+        @param balance: how connections are to be balanced, empty for the
+            default; those who can only accept by themselves say so.
         @return: in L{Shared}, the socket is the caller's.
         """
         mode = currentMode()
@@ -68,7 +73,11 @@ class Asker:
         try:
             verdict = self._client.request(
                 SocketRequest(
-                    wanted, index if address.ephemeral else 0, explicit, starting
+                    wanted,
+                    index if address.ephemeral else 0,
+                    explicit,
+                    starting,
+                    balance,
                 ),
                 skt,
             )

@@ -35,6 +35,7 @@ from twisted_cluster.policy.readiness import Readiness
 from twisted_cluster.worker import context
 from twisted_cluster.worker.asyncservers import installAsyncServers
 from twisted_cluster.worker.failures import describeFailure, userTraceback
+from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.launch import checkTarget, runTarget
 from twisted_cluster.worker.link import Link
 from twisted_cluster.worker.orphan import Orphanage
@@ -104,7 +105,10 @@ def _prepareDescriptors(settings: WorkerSettings) -> WorkerSettings:
     if settings.listenDescriptors:
         os.environ["LISTEN_PID"] = str(os.getpid())
     return msgspec.structs.replace(
-        settings, control=_lift(settings.control), sockets=_lift(settings.sockets)
+        settings,
+        control=_lift(settings.control),
+        sockets=_lift(settings.sockets),
+        clients=_lift(settings.clients),
     )
 
 
@@ -144,7 +148,7 @@ def _becomeWorker(settings: WorkerSettings) -> context.Worker:
         link.ready,
         link.failed,
     )
-    worker = context.Worker(settings, link, startup)
+    worker = context.Worker(settings, link, startup, Incoming(settings.clients))
     context.become(worker)
     os.register_at_fork(after_in_child=lambda: context.become(None))
     return worker
@@ -156,6 +160,8 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
     is served: its ports, its reactor, its launcher.
     """
     settings, link, startup = worker.settings, worker.link, worker.startup
+    incoming = worker.incoming
+    assert incoming is not None
     startup.isService(target.kind in ("plugin", "tac", "callable"))
     orphanage = Orphanage(
         settings.watcher, settings.shutdownTimeout, lambda: worker.stop(asked=True)
@@ -164,13 +170,14 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
     link.terminated = lambda: worker.stop(asked=True)
     link.orphaned = orphanage.orphaned
     client = SocketClient(settings.sockets, settings.socketTimeout)
-    installPorts(client, startup)
+    installPorts(client, startup, incoming)
     installAsyncServers(client, startup)
     if settings.reactor is not None:
         chooseReactor(settings.reactor)
 
     def reactorRuns(reactor: Any) -> None:
         link.attach(reactor)
+        incoming.attach(reactor)
         orphanage.attach(reactor)
         startup.reactorRuns(reactor)
         worker.reactorRuns(reactor)

@@ -10,6 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.link import Link
 from twisted_cluster.worker.startup import Startup
 
@@ -26,6 +27,7 @@ class Worker:
     settings: WorkerSettings
     link: Link
     startup: Startup
+    incoming: Optional[Incoming] = None
     reactor: Any = None
     stopping: bool = False
     _whenStopping: list[Deferred[None]] = attrs.field(factory=list, init=False)
@@ -49,6 +51,8 @@ class Worker:
         """
         if not self.stopping:
             self.stopping = True
+            if self.incoming is not None:
+                self.incoming.stop()
             if not asked:
                 self.link.stopping()
             waiting, self._whenStopping = self._whenStopping, []

@@ -1,7 +1,6 @@
 """
-The connection to the watcher while the reactor carries it: one that survives
-the reactor, that other threads can write to, and that leaves a descriptor alone
-which is not its own any more.
+The control channel while the reactor carries it: a connection that survives the
+reactor, and that other threads can write to.
 """
 
 from __future__ import annotations
@@ -9,18 +8,17 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet import main
-from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from twisted_cluster.sockets.blocking import Identity, isStill
-from twisted_cluster.sockets.transport import Receiver, UNIXTransport
+from twisted_cluster.sockets.transport import Receiver
+from twisted_cluster.worker.guardedtransport import GuardedTransport
 
 
-class LinkTransport(UNIXTransport):
+class LinkTransport(GuardedTransport):
     """
     A transport of which the reactor's thread may use everything, and others,
     while they hold the lock, L{isIdle} and L{writeFromThread}.
@@ -36,29 +34,14 @@ class LinkTransport(UNIXTransport):
         abandoned: Callable[[], None],
     ) -> None:
         """
-        @param identity: what the socket's descriptor was when it was ours.
         @param lock: is held by whoever writes.
         @param abandoned: called when the reactor stops, which ends every
             connection that it still carries; this one is needed for the last
             words.
         """
-        super().__init__(reactor, skt, protocol)
-        self._identity = identity
+        super().__init__(reactor, skt, protocol, identity)
         self._lock: Any = lock
         self._abandoned = abandoned
-
-    def isOurs(self) -> bool:
-        """
-        Tell whether the descriptor is still the one that it was.  When the
-        program has closed it, the connection ends.
-        """
-        if isStill(self._socket, self._identity):
-            return True
-        if self._connected:
-            self.connectionLost(
-                Failure(ConnectionLost("the program closed the control channel"))
-            )
-        return False
 
     def isIdle(self) -> bool:
         """
@@ -102,37 +85,21 @@ class LinkTransport(UNIXTransport):
             else:
                 self._reactor.callFromThread(self.isOurs)  # type: ignore[attr-defined]
 
-    def doRead(self) -> Any:
-        """
-        See L{UNIXTransport.doRead}.
-        """
-        return super().doRead() if self.isOurs() else None
-
     def doWrite(self) -> Any:
         """
         See L{UNIXTransport.doWrite}.
         """
         with self._lock:
-            return super().doWrite() if self.isOurs() else None
+            return super().doWrite()
 
     def connectionLost(self, reason: Failure) -> None:
         """
         End, or go on without the reactor.
         """
-        if not isStill(self._socket, self._identity):
-            self._forget()
-        elif reason.value is main.CONNECTION_LOST:
+        if reason.value is main.CONNECTION_LOST and isStill(
+            self._socket, self._identity
+        ):
             self._abandoned()
             return
         with self._lock:
             super().connectionLost(reason)
-
-    def _forget(self) -> None:
-        """
-        Close nothing: the number belongs to somebody else.  What the kernel no
-        longer watches, some reactors cannot remove.
-        """
-        self._socket.detach()
-        for remove in (self._reactor.removeReader, self._reactor.removeWriter):
-            with suppress(OSError, KeyError):
-                remove(self)

@@ -39,12 +39,15 @@ from twisted_cluster.sockets.addresses import (
 )
 from twisted_cluster.sockets.adoption import NEEDED, adoptUNIX
 from twisted_cluster.sockets.paths import fits
+from twisted_cluster.worker import incoming
 from twisted_cluster.worker.asking import Asker
-from twisted_cluster.worker.modes import currentMode
+from twisted_cluster.worker.incoming import Incoming
+from twisted_cluster.worker.modes import currentBalance, currentMode
 from twisted_cluster.worker.socketclient import SocketClient
 
 _NEEDED: Final[list[tuple[Any, str]]] = [
     *NEEDED,
+    *incoming.NEEDED,
     (tcp.Port, "_preexistingSocket"),
     (udp.Port, "_preexistingSocket"),
     (udp.Port, "_bindSocket"),
@@ -53,10 +56,14 @@ _NEEDED: Final[list[tuple[Any, str]]] = [
 _MOST: Final = 2**31 - 1
 
 
-def installPorts(client: SocketClient, startup: IStartup) -> Callable[[], None]:
+def installPorts(
+    client: SocketClient, startup: IStartup, connections: Incoming
+) -> Callable[[], None]:
     """
     Make every port that is opened from now on ask for its socket.
 
+    @param connections: where the connections of those come from that the watcher
+        accepts for.
     @return: what undoes it, for ports that are opened afterwards.
     @raise ClusterError: when the installed Twisted is not built as expected;
         nothing was changed.
@@ -67,7 +74,7 @@ def installPorts(client: SocketClient, startup: IStartup) -> Callable[[], None]:
             f"this version of Twisted cannot be clustered: {', '.join(missing)} "
             "is not there; please report it"
         )
-    return _Ports(Asker(client, startup)).install()
+    return _Ports(Asker(client, startup), connections).install()
 
 
 def _connected(port: Any) -> bool:
@@ -80,8 +87,9 @@ class _Ports:
     port on any socket that it did not bind has C{_clusterAdopted}.
     """
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: Asker, connections: Incoming) -> None:
         self._asker = asker
+        self._incoming = connections
         self._reactors: list[Any] = []
         self._startTCP: Callable[[Any], None] = tcp.Port.startListening
         self._startUNIX: Callable[[Any], None] = unix.Port.startListening
@@ -254,6 +262,7 @@ class _Ports:
             lose()
         finally:
             if address is not None:
+                self._incoming.leave(port)
                 self._asker.release(address)
 
     def _ask(
@@ -265,7 +274,7 @@ class _Ports:
         name: Any,
     ) -> Optional[Shared]:
         with skt:
-            verdict = self._asker.ask(wanted, skt)
+            verdict = self._asker.ask(wanted, skt, currentBalance())
         if isinstance(verdict, Refused):
             raise _refusal(verdict, wanted, interface, name)
         return verdict if isinstance(verdict, Shared) else None
@@ -274,9 +283,12 @@ class _Ports:
         self, port: Any, shared: Shared, start: Callable[[Any], None]
     ) -> None:
         port._clusterAddress = shared.address
+        if shared.listener:
+            self._incoming.enter(port, shared.listener)
         try:
             start(port)
         except BaseException:
+            self._incoming.leave(port)
             del port._clusterAddress
             port._preexistingSocket = None
             shared.socket.close()

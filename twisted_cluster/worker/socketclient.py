@@ -163,6 +163,7 @@ class SocketClient:
                     "lock": request.wanted.lock,
                     "explicit": request.explicit,
                     "starting": request.starting,
+                    "balance": request.balance,
                     "socket": skt.fileno(),
                 },
                 self._wire,
@@ -329,7 +330,8 @@ class SocketClient:
         received.remove(descriptor)
         skt.setblocking(False)
         # A UNIX socket was perhaps not bound by its own path.
-        return Shared(skt, address if address.kind == "unix" else Address.ofSocket(skt))
+        bound = address if address.kind == "unix" else Address.ofSocket(skt)
+        return Shared(skt, bound, values["listener"])
 
     def _await(self, deadline: float) -> None:
         poll = select.poll()

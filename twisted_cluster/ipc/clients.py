@@ -1,0 +1,20 @@
+"""
+What goes along with the connections that the watcher hands over.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+LISTENER: Final = struct.Struct("!I")
+"""
+Watcher to worker, with each connection: the number of the listening socket that
+it was accepted on, as in the answer to
+L{twisted_cluster.sockets.commands.RequestSocket}.
+"""
+
+ENDED: Final = struct.Struct("!I")
+"""
+Worker to watcher, as a note: how many connections have ended that were taken.
+"""

@@ -1,0 +1,157 @@
+"""
+Knows which addresses the watcher accepts for, and which workers it accepts for.
+
+In the mode C{kernel} it does nothing: the workers accept by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+from twisted.logger import Logger
+
+from twisted_cluster.errors import InvalidBalance
+from twisted_cluster.interfaces import IBalancer
+from twisted_cluster.policy.balance import BALANCERS, KERNEL
+from twisted_cluster.sockets.addresses import Address
+from twisted_cluster.sockets.binding import BoundSocket
+from twisted_cluster.sockets.blocking import Identity, identify
+from twisted_cluster.supervisor.acceptor import Acceptor
+from twisted_cluster.supervisor.balancers import loadBalancer
+from twisted_cluster.supervisor.intake import Intake
+
+_log = Logger("twisted_cluster")
+
+
+class Distributor:
+    """
+    All acceptors, and all workers' intakes.
+    """
+
+    def __init__(self, reactor: Any, balance: str = KERNEL) -> None:
+        """
+        @param balance: how connections are balanced when a worker does not say:
+            C{kernel}, or as L{loadBalancer} takes it.
+        @raise InvalidBalance: when there is no such balancer.
+        """
+        self._reactor = reactor
+        self._default = balance
+        self._makers: dict[str, Callable[[], IBalancer]] = dict(BALANCERS)
+        if balance != KERNEL:
+            self._makers[balance] = loadBalancer(balance)
+        self._intakes: dict[int, Intake] = {}
+        self._acceptors: dict[Address, Acceptor] = {}
+        self._sockets: dict[Address, Identity] = {}
+        self._count = 0
+
+    def intake(self, worker: int, slot: int) -> Intake:
+        """
+        Make the intake of a worker that is about to be started.
+        """
+        intake = self._intakes[worker] = Intake(
+            self._reactor, worker, slot, self._changed
+        )
+        return intake
+
+    def check(self, balance: str) -> None:
+        """
+        Check what a worker asks for.
+
+        @raise InvalidBalance: when there is no such balancer.
+        """
+        if balance not in ("", KERNEL) and balance not in self._makers:
+            raise InvalidBalance(
+                f"balance={balance} is none of {', '.join([KERNEL, *BALANCERS])}, and "
+                f"code of one's own has to be named by --balance"
+            )
+
+    def joins(self, worker: int, bound: BoundSocket, balance: str) -> int:
+        """
+        A worker listens.
+
+        @param balance: as it asks, checked; empty for the default.
+        @return: the number that the connections come with which it is given; 0
+            when it accepts by itself.
+        """
+        balance = balance or self._default
+        intake = self._intakes.get(worker)
+        address = bound.address
+        if balance == KERNEL or address.kind == "udp" or intake is None:
+            return 0
+        acceptor = self._acceptors.get(address)
+        if acceptor is None:
+            self._count += 1
+            acceptor = self._acceptors[address] = Acceptor(
+                self._reactor,
+                bound.socket,
+                str(address),
+                self._count,
+                balance,
+                self._makers[balance](),
+            )
+            _log.info(
+                "The watcher accepts on {address} and balances by {balance}",
+                address=str(address),
+                balance=balance,
+            )
+        elif acceptor.balance != balance:
+            acceptor.change(balance, self._makers[balance]())
+            _log.info(
+                "From now on, the watcher balances {address} by {balance}",
+                address=str(address),
+                balance=balance,
+            )
+        identity = identify(bound.socket)
+        if self._sockets.setdefault(address, identity) != identity:
+            self._sockets[address] = identity
+            acceptor.replace(bound.socket)
+        acceptor.join(intake)
+        return acceptor.number
+
+    def leaves(self, worker: int, address: Address) -> None:
+        """
+        A worker listens no more.
+        """
+        acceptor = self._acceptors.get(address)
+        if acceptor is not None:
+            acceptor.leave(worker)
+
+    def closes(self, address: Address) -> None:
+        """
+        Nobody listens any more: accept no more.
+        """
+        self._sockets.pop(address, None)
+        acceptor: Optional[Acceptor] = self._acceptors.pop(address, None)
+        if acceptor is not None:
+            acceptor.close()
+
+    def workerReady(self, worker: int) -> None:
+        """
+        A worker serves.
+        """
+        self._intakes[worker].ready = True
+        self._changed()
+
+    def workerStopping(self, worker: int) -> None:
+        """
+        A worker leaves: it gets no more.
+        """
+        intake = self._intakes.get(worker)
+        if intake is not None:
+            intake.ready = False
+            self._changed()
+
+    def workerGone(self, worker: int) -> None:
+        """
+        A worker is dead: what it had not taken goes to others.
+        """
+        for acceptor in self._acceptors.values():
+            acceptor.leave(worker)
+        intake = self._intakes.pop(worker, None)
+        if intake is not None:
+            intake.close()
+
+    def _changed(self) -> None:
+        for acceptor in self._acceptors.values():
+            acceptor.changed()

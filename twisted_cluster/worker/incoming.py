@@ -1,0 +1,267 @@
+"""
+Takes the connections that the watcher accepted for this worker, and makes them
+what the program's ports would have made of them.
+
+A port whose connections come this way listens without accepting.  Like
+L{twisted_cluster.worker.ports}, this touches what Twisted does not promise:
+C{Port.transport}, C{Port.sessionno} and C{Port._buildAddr}, with which
+C{Port.doRead} makes the transport and the protocol of a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Optional
+
+from twisted.internet import tcp
+from twisted.internet.error import ConnectionLost
+from twisted.logger import Logger
+from twisted.python import log
+from twisted.python.failure import Failure
+
+from twisted_cluster.errors import ProtocolError
+from twisted_cluster.ipc.clients import ENDED, LISTENER
+from twisted_cluster.sockets.blocking import identify, isStill
+from twisted_cluster.sockets.frames import Arrival
+from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.lastwords import LastWords
+from twisted_cluster.worker.guardedtransport import GuardedTransport
+
+_log = Logger("twisted_cluster")
+
+NEEDED: Final[list[tuple[Any, str]]] = [
+    (tcp.Port, "transport"),
+    (tcp.Port, "sessionno"),
+    (tcp.Port, "_buildAddr"),
+]
+"""
+What the installed Twisted must have for this.
+"""
+
+
+class _Transport(GuardedTransport, LastWords):
+    """
+    The channel's transport.
+    """
+
+
+class _Listening:
+    """
+    A port that gets its connections from the watcher.
+
+    It stands in for the port's C{startReading} and C{stopReading}, by which
+    programs, and Twisted, say whether the port accepts.
+    """
+
+    def __init__(self, port: Any) -> None:
+        self.port = port
+        self.accepts = False
+        port.startReading = partial(self._set, True)
+        port.stopReading = partial(self._set, False)
+
+    def _set(self, accepts: bool) -> None:
+        self.accepts = accepts
+
+    def end(self) -> None:
+        """
+        Leave the port as it was.
+        """
+        self.accepts = False
+        for name in ("startReading", "stopReading"):
+            self.port.__dict__.pop(name, None)
+
+
+class Incoming:
+    """
+    The worker's end of the client-socket channel.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """
+        @param descriptor: the channel, which this object owns.
+        """
+        self._socket = socket.socket(fileno=descriptor)
+        self._identity = identify(self._socket)
+        self._handover: Optional[Handover] = None
+        self._reactor: Any = None
+        self._listening: dict[int, _Listening] = {}
+        self._leaving = False
+        self._ended = 0
+        self._pid = os.getpid()
+
+    def enter(self, port: Any, number: int) -> None:
+        """
+        Have a port, which is about to be started, get its connections from
+        here.
+
+        @param number: with which they come.
+        """
+        self._listening[number] = _Listening(port)
+
+    def leave(self, port: Any) -> None:
+        """
+        A port listens no more.
+        """
+        for number, listening in list(self._listening.items()):
+            if listening.port is port:
+                listening.end()
+                del self._listening[number]
+
+    def attach(self, reactor: Any) -> None:
+        """
+        The reactor runs: begin to take connections.
+        """
+        if self._handover is not None:
+            return
+        self._reactor = reactor
+        if not isStill(self._socket, self._identity):
+            self._socket.detach()
+            self._lost(Failure(ConnectionLost("the program closed its descriptor")), [])
+            return
+        self._handover = handover = Handover(
+            reactor,
+            self._socket,
+            transport=partial(_Transport, identity=self._identity),
+        )
+        handover.arrived = self._arrived
+        handover.lost = self._lost
+        handover.start()
+
+    def stop(self) -> None:
+        """
+        The worker ends: give back all that is not taken, from now on.
+        """
+        self._leaving = True
+        if self._handover is not None:
+            self._arrived()
+
+    def close(self) -> None:
+        """
+        Close the channel.
+        """
+        self._leaving = True
+        if self._handover is not None:
+            self._handover.abort()
+        self._socket.close()
+
+    def _arrived(self) -> None:
+        handover = self._handover
+        assert handover is not None
+        while True:
+            taken = handover.take(wanted=self._wanted)
+            for arrival in taken:
+                self._adopt(arrival)
+            if not taken:
+                oldest = handover.peek()
+                if oldest is None or self._wanted(oldest):
+                    return
+                why = "it ends" if self._leaving else "it does not listen there"
+                handover.giveBack(1, f"the worker did not take it: {why}")
+
+    def _wanted(self, arrival: Arrival) -> bool:
+        if len(arrival.data) != LISTENER.size:
+            raise ProtocolError(f"a connection to {arrival.data[:40]!r}")
+        listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
+        return listening is not None and listening.accepts and not self._leaving
+
+    def _adopt(self, arrival: Arrival) -> None:
+        """
+        Do what C{tcp.Port.doRead} does with a connection.
+        """
+        listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
+        if listening is None:
+            # What was taken along with it stopped the port.
+            os.close(arrival.descriptor)
+            self._connectionEnded()
+            return
+        port = listening.port
+        skt = socket.socket(
+            port.addressFamily, socket.SOCK_STREAM, fileno=arrival.descriptor
+        )
+        try:
+            skt.setblocking(False)
+            peer = _peerOf(skt)
+            protocol = port.factory.buildProtocol(port._buildAddr(peer))
+            if protocol is None:
+                skt.close()
+                self._connectionEnded()
+                return
+            number = port.sessionno
+            port.sessionno = number + 1
+            kind = _counted(port.transport)
+            transport = kind(skt, protocol, peer, port, number, port.reactor)
+            transport._clusterEnded = self._connectionEnded
+            protocol.makeConnection(transport)
+        except OSError:
+            # The client is gone already.
+            skt.close()
+            self._connectionEnded()
+        except BaseException:
+            log.deferr()
+
+    def _connectionEnded(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        if not self._ended:
+            self._reactor.callLater(0, self._sayEnded)
+        self._ended += 1
+
+    def _sayEnded(self) -> None:
+        ended, self._ended = self._ended, 0
+        if self._handover is not None:
+            self._handover.note(ENDED.pack(ended))
+
+    def _lost(self, reason: Failure, unanswered: list[Any]) -> None:
+        self._handover = None
+        if not self._leaving:
+            _log.error(
+                "This worker gets no more connections from the watcher: {why}.  What "
+                "it accepts by itself, it serves.  To have it replaced, send it TERM, "
+                "or the watcher HUP.",
+                why=reason.getErrorMessage(),
+            )
+
+
+def _peerOf(skt: socket.socket) -> Any:
+    """
+    Find the client's address as C{accept} and C{tcp.Port.doRead} have it.
+
+    @raise OSError: when the client is gone.
+    """
+    peer = skt.getpeername()
+    if skt.family == socket.AF_INET6:
+        flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        return (socket.getnameinfo(peer, flags)[0], *peer[1:])
+    return peer
+
+
+_kinds: dict[Any, Any] = {}
+
+
+def _counted(kind: Any) -> Any:
+    """
+    Make the class of transports that tell their end, once for each class.
+    """
+    found = _kinds.get(kind)
+    if found is not None:
+        return found
+
+    def connectionLost(self: Any, reason: Failure) -> None:
+        try:
+            kind.connectionLost(self, reason)
+        finally:
+            ended: Optional[Callable[[], None]]
+            ended = self.__dict__.pop("_clusterEnded", None)
+            if ended is not None:
+                ended()
+
+    names = {
+        "connectionLost": connectionLost,
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+    }
+    made = _kinds[kind] = type(kind.__name__, (kind,), names)
+    return made
