@@ -178,10 +178,13 @@ class ClientSocketSendPipe(Pipe):
             if self._closing or self.waiting >= self._maxQueued:
                 raise self._refusal()
             frame = self._frame(data, unread)
-            descriptor = socket if type(socket) is int else _descriptorOf(socket)
-            if descriptor is None:
-                return self._sendTransport(socket, frame)
-            sending = _Sending(os.dup(descriptor), frame)
+            if type(socket) is int:
+                sending = _Sending(os.dup(socket), frame)
+            else:
+                descriptor = _descriptorOf(socket)
+                if descriptor is None:
+                    return self._sendTransport(socket, frame)
+                sending = _Sending(os.dup(descriptor), frame)
         except OSError as error:
             return fail(_explained(error, socket))
         except ClusterError as error:
@@ -253,34 +256,44 @@ class ClientSocketSendPipe(Pipe):
         return sending.result
 
     def _put(self, sending: _Sending) -> None:
-        if self._queue or not self._hasRoom(sending):
+        size = len(sending.frame)
+        if self._queue or (
+            self._sent
+            and (
+                self._sent >= self._window or self._sentBytes + size > self._windowBytes
+            )
+        ):
             self._queue.append(sending)
-            self._queuedBytes += len(sending.frame)
+            self._queuedBytes += size
         else:
-            self._go(sending)
-
-    def _hasRoom(self, sending: _Sending) -> bool:
-        if not self._sent:
-            return True
-        size = self._sentBytes + len(sending.frame)
-        return self._sent < self._window and size <= self._windowBytes
-
-    def _go(self, sending: _Sending) -> None:
-        self._sent += 1
-        self._sentBytes += len(sending.frame)
-        self._handover.send(sending.descriptor, sending.frame, sending)
+            self._sent += 1
+            self._sentBytes += size
+            self._handover.send(sending.descriptor, sending.frame, sending)
 
     def _answered(self, sending: _Sending, why: Optional[str]) -> None:
         self._sent -= 1
         self._sentBytes -= len(sending.frame)
-        queue = self._queue
-        while queue and self._hasRoom(queue[0]):
-            following = queue.popleft()
-            self._queuedBytes -= len(following.frame)
-            self._go(following)
+        if self._queue:
+            self._goOn()
         sending.settle(None if why is None else TransferFailed(why))
         if self._closing:
             self._closeIfIdle()
+
+    def _goOn(self) -> None:
+        """
+        Send what waits and has room now.
+        """
+        queue, send = self._queue, self._handover.send
+        while queue and self._sent < self._window:
+            sending = queue[0]
+            size = len(sending.frame)
+            if self._sent and self._sentBytes + size > self._windowBytes:
+                return
+            del queue[0]
+            self._queuedBytes -= size
+            self._sent += 1
+            self._sentBytes += size
+            send(sending.descriptor, sending.frame, sending)
 
     def _closeIfIdle(self) -> None:
         if self._closing and not (self._sent or self.waiting) and self._ended is None:
@@ -300,19 +313,19 @@ def _descriptorOf(skt: Any) -> Optional[int]:
     """
     The descriptor of a socket, or L{None} for something else.
     """
-    if isinstance(skt, int):
-        return skt
     if not isinstance(skt, socket.socket):
-        return None
-    ssl = sys.modules.get("ssl")
-    if ssl is not None and isinstance(skt, ssl.SSLSocket):
-        raise NotTransferable(
-            f"cannot send {skt!r} to another process: it speaks TLS, whose keys cannot "
-            "be sent; send the connection before TLS begins"
-        )
-    if skt.fileno() < 0:
+        return int(skt) if isinstance(skt, int) else None
+    if type(skt) is not socket.socket:
+        ssl = sys.modules.get("ssl")
+        if ssl is not None and isinstance(skt, ssl.SSLSocket):
+            raise NotTransferable(
+                f"cannot send {skt!r} to another process: it speaks TLS, whose keys "
+                "cannot be sent; send the connection before TLS begins"
+            )
+    descriptor = skt.fileno()
+    if descriptor < 0:
         raise NotTransferable("cannot send a closed socket to another process")
-    return skt.fileno()
+    return descriptor
 
 
 def _explained(error: OSError, skt: object) -> OSError:
