@@ -308,6 +308,8 @@ def checkConnection(connection: socket.socket) -> None:
 
     @raise UsageError: then.
     """
+    if connection.fileno() < 0:
+        raise UsageError(f"{connection!r} was closed, and cannot carry sockets")
     if (connection.family, connection.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         connection.close()
         raise UsageError(

@@ -42,7 +42,11 @@ from twisted_cluster.sockets.binding import (
 _T = TypeVar("_T")
 
 
-class _Doing(Shape):
+class Doing(Shape):
+    """
+    Calls an action, in a way of its own.
+    """
+
     def __call__(self, action: Callable[[], _T], /) -> _T: ...
 
 
@@ -145,7 +149,7 @@ class SharedSockets(Generic[S]):
         user: int,
         request: SocketRequest,
         skt: socket.socket,
-        do: _Doing = _justDo,
+        do: Doing = _justDo,
     ) -> S:
         """
         Let somebody use the socket of an address, which is bound if it is not
@@ -161,14 +165,21 @@ class SharedSockets(Generic[S]):
         """
         wanted = request.wanted
         found = self.find(request)
+
+        def bind() -> BoundSocket:
+            try:
+                return do(lambda: bindSocket(wanted, skt, self._backlog))
+            except BaseException:
+                skt.close()
+                raise
+
         if found is None:
-            found = self._add(do(lambda: bindSocket(wanted, skt, self._backlog)))
+            found = self._add(bind())
             if wanted.address.ephemeral:
                 self._name(found, _ephemeralOf(request))
         elif found.bound.vanished():
             found.bound.unlock()
-            bound = do(lambda: bindSocket(wanted, skt, self._backlog))
-            found.bound.unlock()
+            bound = bind()
             found.bound.socket.close()
             found.bound = bound
         else:
@@ -198,7 +209,7 @@ class SharedSockets(Generic[S]):
             )
         self._log.info("Closed {address}: " + why, address=str(address), **values)
 
-    def _adjust(self, do: _Doing, wanted: BindRequest, bound: BoundSocket) -> None:
+    def _adjust(self, do: Doing, wanted: BindRequest, bound: BoundSocket) -> None:
         bound.atLeast(wanted.backlog)
         try:
             do(lambda: bound.changeMode(wanted.mode))
