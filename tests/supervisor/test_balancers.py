@@ -4,6 +4,7 @@ What users name as their balancer.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -286,6 +287,8 @@ class LoadBalancerTests(SynchronousTestCase):
         self.assertRefused("usersbalancers:instance", "is a balancer already")
         self.assertRefused("builtins:dict", "made an object of type dict")
         self.assertRefused("usersbalancers:later", "made an object of type coroutine")
+        gc.collect()
+        self.assertEqual([], self.flushWarnings())
         self.assertRefused(
             "usersbalancers:Undeclared", "put @implementer(IBalancer) above its class"
         )
