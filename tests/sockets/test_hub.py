@@ -229,7 +229,8 @@ class Meetings(HubTestCase):
         self.assertEqual((data, len(received)), (b"with a descriptor", 1))
         os.close(received[0])
         other = self.hub.generateKey()
-        skt = self.raw(other.encode() + b"too early")
+        skt = self.raw(other[:30].encode())
+        skt.send(other[30:].encode() + b"too early")
         here = self.socketOf(self.hub.accept(other))
         self.assertEqual(here.recv(100), b"too early")
         self.assertEqual(self.answerTo(skt), b"ok")
@@ -483,13 +484,25 @@ class Limits(HubTestCase):
         self.reactor.elapse(PAUSE)
         self.assertTrue(joined(self.socketOf(accepted), self.socketOf(connected)))
 
-    def test_closedWithoutDescriptors(self) -> None:
+    def test_pause(self) -> None:
         """
-        A hub can be closed while it waits for a descriptor.
+        While the hub waits for a descriptor nothing makes it try, and it can
+        be closed.
         """
+        silent = self.raw()
+        tried: list[None] = []
+
+        def accept(skt: socket.socket) -> Any:
+            tried.append(None)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        self.patch(socket.socket, "accept", accept)
         self.raw()
-        self.patch(socket.socket, "accept", lambda _: os.open("/missing", 0))
+        silent.close()
         self.raw()
+        self.assertEqual(len(tried), 1)
+        self.reactor.elapse(PAUSE)
+        self.assertEqual(len(tried), 2)
         self.hub.close()
 
 
