@@ -308,6 +308,28 @@ class FaultTests(ServersTestCase):
                     self.assertEqual(errno.EMFILE, error.socketError.errno)
                 await until(lambda: b"ReleaseSocket" in ours.recv(65536))
 
+    async def test_noRoomForAnyPort(self) -> None:
+        """
+        A socket for port 0 that a peer could not take stays the provider's
+        until the peer is gone; the next request is the next port's.
+        """
+        ours, theirs = socket.socketpair()
+        factory = self.factory(theirs)
+        with ours, socket.create_server(("127.0.0.1", 0)) as bound:
+            failed = errorOf(factory.endpoint(LOCAL).listen(Greeting(b"")))
+            question, received, _, _ = socket.recv_fds(ours, 65536, 8)
+            self.assertIn(b"index\0\x010", question)
+            os.close(received[0])
+            socket.send_fds(ours, [self.answer(socket=b"0")], [bound.fileno()])
+            with LowLimit(most=3):
+                error: Any = await failed
+            self.assertEqual(errno.EMFILE, error.socketError.errno)
+            failed = errorOf(factory.endpoint(LOCAL).listen(Greeting(b"")))
+            question, received, _, _ = socket.recv_fds(ours, 65536, 8)
+            self.assertIn(b"index\0\x011", question)
+            os.close(received[0])
+        await failed
+
 
 class ProcessTests(ServersTestCase):
     """

@@ -144,9 +144,10 @@ class AskingProtocol(StrictAMP):
         question = self._asked
         if question is None or box.get(amp.ANSWER) != b"%x" % self._count:
             raise ProtocolError("an answer to no question")
-        answer = self._answerOf(_REQUEST.parseResponse(box, self), question.wanted)
+        values = _REQUEST.parseResponse(box, self)
+        answer = self._answerOf(values, question.wanted)
         self._asked = None
-        if isinstance(answer, Shared) and question.wanted.address.ephemeral:
+        if values["verdict"] == b"shared" and question.wanted.address.ephemeral:
             self._indices[_hostOf(question)] = self._indexOf(question) + 1
         waiting = question.settle()
         if waiting is not None:
