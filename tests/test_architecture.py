@@ -40,6 +40,7 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "watcher": BELOW_WATCHER,
     "check": BELOW_WATCHER | {"watcher"},
     "alone": BASE,
+    "balancing": BASE | {"policy"},
     "endpoints": SIDES,
     "cluster": BELOW_WATCHER | BESIDE_CLUSTER,
     "": LIBRARY,

@@ -10,6 +10,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_cluster
+from twisted_cluster import sockets
 
 
 class PublicNamesTests(SynchronousTestCase):
@@ -26,6 +27,16 @@ class PublicNamesTests(SynchronousTestCase):
         for name in ("ClusterWatcher", "cluster", "registerMessage"):
             self.assertIn(name, names)
 
+    def test_sockets(self) -> None:
+        """
+        So can those of C{twisted_cluster.sockets}, and no other.
+        """
+        names: dict[str, object] = {}
+        exec("from twisted_cluster.sockets import *", names)
+        self.assertLessEqual(set(sockets.__all__), set(names))
+        self.assertEqual(sockets.__all__, sorted(sockets._HOMES))
+        self.assertFalse(hasattr(sockets, "Pipe"))
+
     def test_others(self) -> None:
         """
         Another name is missing in the ordinary way.
@@ -34,13 +45,19 @@ class PublicNamesTests(SynchronousTestCase):
 
     def test_cheap(self) -> None:
         """
-        A program that imports C{cluster} pays neither for the watcher nor, since
-        it is free to choose one, for a reactor.
+        A program that imports C{cluster} pays neither for the watcher nor for
+        what moves sockets nor, since it is free to choose one, for a reactor.
         """
+        dear = [
+            "twisted.internet.reactor",
+            "twisted_cluster.sockets.clientsender",
+            "twisted_cluster.sockets.hub",
+            "twisted_cluster.sockets.servers",
+            "twisted_cluster.watcher",
+        ]
         program = (
             "import sys; from twisted_cluster import cluster; "
-            "print(*({'twisted_cluster.watcher', 'twisted.internet.reactor'} "
-            "& set(sys.modules)))"
+            f"print(*(set({dear}) & set(sys.modules)))"
         )
         done = subprocess.run(
             [sys.executable, "-c", program],
