@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import Any, Optional
 
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -44,22 +44,62 @@ def attach(
     """
     with _asSocket(descriptor) as skt:
         skt.setblocking(False)
+        builder = _Builder(factory)
         try:
-            transport = reactor.adoptStreamConnection(skt.fileno(), skt.family, factory)
-        except OSError as error:
-            if error.errno not in _GONE:
+            if skt.family == socket.AF_UNIX:
+                # Else Twisted would first build a protocol.
+                skt.getpeername()
+            transport = reactor.adoptStreamConnection(skt.fileno(), skt.family, builder)
+        except BaseException as error:
+            builder.abandon()
+            if not isinstance(error, OSError) or error.errno not in _GONE:
                 raise
             if skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise _refusal(skt.detach(), "a listening socket") from error
             raise ConnectionGone(
                 f"the client has gone before its connection was adopted: {error}"
             ) from error
-    if transport is None:
-        return None
-    protocol: IProtocol = transport.protocol
-    if unread:
+    builder.check()
+    if transport is not None and unread:
         _Unread(transport, unread)
-    return protocol
+    return builder.protocol
+
+
+class _Builder:
+    """
+    Builds a factory's protocol.  Twisted forgets its duplicate of the socket when
+    the factory raises, and a transport when its protocol does.
+    """
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+        self._failure: Optional[Failure] = None
+        self.protocol: Optional[IProtocol] = None
+
+    def buildProtocol(self, address: IAddress) -> Optional[IProtocol]:
+        try:
+            self.protocol = self._factory.buildProtocol(address)
+        except BaseException:
+            self._failure = Failure()
+            return None
+        return self.protocol
+
+    def check(self) -> None:
+        """
+        Raise what the factory raised.
+        """
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    def abandon(self) -> None:
+        """
+        End the connection of a protocol that raised when it was made, and go on
+        raising that.
+        """
+        transport: Any = getattr(self.protocol, "transport", None)
+        if transport is not None:
+            transport.connectionLost(Failure())
+            raise
 
 
 def _asSocket(descriptor: int) -> socket.socket:

@@ -93,6 +93,6 @@ class TransferredSocket:
                 "adopted nor detached nor closed",
                 ResourceWarning,
                 source=self,
-                stacklevel=1,
+                stacklevel=2,
             )
             self.close()
