@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from twisted.logger import ILogObserver, LogEvent, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +25,36 @@ def descriptors() -> int:
     """
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+def isOpen(descriptor: int) -> bool:
+    """
+    Tell whether it is.
+    """
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def room(count: int) -> Iterator[None]:
+    """
+    Let this process open that many more descriptors and no more.
+    """
+    used = set(filter(isOpen, map(int, os.listdir("/proc/self/fd"))))
+    limit = 0
+    free = 0
+    while free < count or limit in used:
+        free += limit not in used
+        limit += 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def shortDirectory(case: SynchronousTestCase) -> str:

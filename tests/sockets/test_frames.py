@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -356,6 +356,7 @@ class Kernel(SynchronousTestCase):
                 chunks.append((encodeNote(frame.data), []))
         return chunks, expected
 
+    @settings(deadline=None)
     @given(frames, some.data())
     def test_cutAndMerged(self, frames: Any, data: some.DataObject) -> None:
         """
@@ -383,6 +384,7 @@ class Kernel(SynchronousTestCase):
         self.assertEqual(events, expected)
         self.assertEqual((parser.unfinished, parser.close()), (False, []))
 
+    @settings(deadline=None)
     @given(frames, some.data())
     def test_truncated(self, frames: Any, data: some.DataObject) -> None:
         """
@@ -418,6 +420,7 @@ class Kernel(SynchronousTestCase):
         )
         self.assertEqual((parser.unfinished, parser.close()), (False, []))
 
+    @settings(deadline=None)
     @given(
         some.lists(
             some.tuples(
@@ -465,6 +468,7 @@ class Kernel(SynchronousTestCase):
         self.assertEqual(sorted(found), [*range(100, number)])
         self.assertFalse(parser.unfinished)
 
+    @settings(deadline=None)
     @given(frames, some.data())
     def test_damaged(self, frames: Any, data: some.DataObject) -> None:
         """

@@ -5,17 +5,14 @@ Handing sockets over and taking them.
 from __future__ import annotations
 
 import os
-import resource
 import select
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockethelpers import descriptors
+from tests.sockethelpers import descriptors, room
 from tests.sockets.handovers import End, HandoverTestCase
 from twisted_cluster.errors import ChannelClosed, MessageTooLarge, ProtocolError
 from twisted_cluster.sockets.ancillary import sendDescriptors
@@ -27,36 +24,6 @@ from twisted_cluster.sockets.frames import (
 )
 from twisted_cluster.sockets.handover import Handover
 from twisted_cluster.testing import DescriptorReactor
-
-
-def isOpen(descriptor: int) -> bool:
-    """
-    Tell whether it is.
-    """
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def room(count: int) -> Iterator[None]:
-    """
-    Let this process open that many more descriptors and no more.
-    """
-    used = set(filter(isOpen, map(int, os.listdir("/proc/self/fd"))))
-    limit = 0
-    free = 0
-    while free < count or limit in used:
-        free += limit not in used
-        limit += 1
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Sending(HandoverTestCase):
@@ -590,6 +557,34 @@ class Ending(HandoverTestCase):
         self.assertEqual(self.one.answers, [(0, None), (1, "no")])
         self.assertEqual((self.one.lost, self.other.take()), ([2], 0))
         self.assertIsInstance(self.one.reason, ConnectionDone)
+
+    def test_abortWhileAWordIsSaid(self) -> None:
+        """
+        Once the last word was read no other can be said, however late that is
+        tried: what the sender has for lost is not taken.
+        """
+        self.one.send(self.file())
+        self.reactor.settle()
+        real = self.one.transport._socket
+        tried: list[int] = []
+
+        class Late:
+            fileno = real.fileno
+            shutdown = real.shutdown
+
+            def recvmsg(late, *args: Any) -> Any:
+                try:
+                    return real.recvmsg(*args)
+                finally:
+                    tried.append(self.other.take())
+
+            def close(late) -> None:
+                tried.append(self.other.take())
+                real.close()
+
+        self.one.transport._socket = Late()
+        self.one.handover.abort()
+        self.assertEqual((tried, self.one.lost), ([0, 0], [0]))
 
     def test_notFlushed(self) -> None:
         """

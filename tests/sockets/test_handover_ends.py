@@ -23,9 +23,8 @@ from twisted.internet.pollreactor import PollReactor
 from twisted.internet.selectreactor import SelectReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockethelpers import descriptors
+from tests.sockethelpers import descriptors, room
 from tests.sockets.handovers import End, HandoverTestCase
-from tests.sockets.test_handover import room
 from twisted_cluster.errors import ChannelClosed, ProtocolError
 from twisted_cluster.testing import DescriptorReactor
 
@@ -302,7 +301,7 @@ class Anything(HandoverTestCase):
         max_size=8,
     )
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=500, deadline=None)
     @given(steps, reactions, some.sampled_from(LAST[:3]), some.booleans())
     def test_anything(
         self, steps: Any, reactions: Any, last: str, greedy: bool

@@ -4,11 +4,9 @@ Bytes and descriptors over UNIX sockets.
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import os
-import resource
 import select
 import socket
 from typing import Any, Optional
@@ -35,9 +33,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.sockethelpers import descriptors
+from tests.sockethelpers import descriptors, room
 from twisted_cluster.errors import ProtocolError
-from twisted_cluster.sockets.ancillary import receive
+from twisted_cluster.sockets.lastwords import LastWords
 from twisted_cluster.sockets.transport import UNIXTransport
 
 MOST = 253
@@ -140,6 +138,9 @@ class TransportTestCase(SynchronousTestCase):
     """
     Two transports, joined; afterwards no descriptor may be left open.
     """
+
+    here: Any
+    there: Any
 
     def setUp(self) -> None:
         self.before = descriptors()
@@ -493,13 +494,8 @@ class Descriptors(TransportTestCase):
             self.one.sendFileDescriptor(0)
         self.one.write(b"!")
         before = descriptors()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        highest = max(map(int, os.listdir("/proc/self/fd")))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 6, hard))
-        try:
+        with room(5):
             why = self.other.doRead()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         self.assertIsInstance(why, ProtocolError)
         self.assertIn("RLIMIT_NOFILE", str(why))
         self.assertEqual(descriptors(), before)
@@ -584,25 +580,384 @@ class Refusing:
         raise OSError(errno.ETOOMANYREFS, "too many references")
 
 
-class Receiving(SynchronousTestCase):
+class Reader(Recorder):
     """
-    The function that transports and others receive with.
+    A protocol that takes the descriptors of each read at once, and hears when
+    all has left.
     """
 
-    def test_receive(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.drains = 0
+        self.whenDrained: Any = lambda: None
+
+    def descriptorsReceived(self, descriptors: list[int], truncated: bool) -> None:
+        self.descriptors.extend(descriptors)
+        self.heard.append((len(descriptors), truncated))
+
+    def drained(self) -> None:
+        self.drains += 1
+        self.whenDrained()
+
+
+class Borrowed(TransportTestCase):
+    """
+    Descriptors that stay the sender's.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mine = os.dup(0)
+        self.addCleanup(os.close, self.mine)
+
+    def test_open(self) -> None:
         """
-        It gives bytes and descriptors, nothing at the end, and raises where
-        there is nothing yet.
+        They stay open, and no duplicates are made.
         """
-        one, other = socket.socketpair()
-        with one, other:
-            other.setblocking(False)
-            self.assertRaises(BlockingIOError, receive, other, 10)
-            rights = array.array("i", [0, 1])
-            one.sendmsg([b"ab"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            data, found = receive(other, 10)
-            self.assertEqual((data, len(found)), (b"ab", 2))
-            for descriptor in found:
-                os.close(descriptor)
-            one.close()
-            self.assertEqual(receive(other, 10), (b"", []))
+        before = descriptors()
+        self.one.writeWith(b"!", [self.mine, self.mine])
+        self.assertEqual(descriptors(), before)
+        self.reactor.settle()
+        self.assertEqual((len(self.there.descriptors), self.there.data), (2, b"!"))
+        os.fstat(self.mine)
+
+    def test_openWhenLost(self) -> None:
+        """
+        They stay open when the connection ends before they have left; those
+        that were duplicated are closed.
+        """
+        self.stuff()
+        before = descriptors()
+        self.one.writeWith(b"!", [self.mine])
+        self.one.sendFileDescriptor(self.mine)
+        self.one.write(b"!")
+        self.one.abortConnection()
+        self.assertEqual(descriptors(), before - 1)
+        os.fstat(self.mine)
+
+    def test_openWhenDetached(self) -> None:
+        """
+        They stay open when the socket is taken away.
+        """
+        self.stuff()
+        self.one.writeWith(b"!", [self.mine])
+        skt, unsent = self.one.detach()
+        skt.close()
+        self.assertEqual(unsent[-1:], b"!")
+        os.fstat(self.mine)
+
+    def test_order(self) -> None:
+        """
+        They leave in the order of the writes, among those that were duplicated,
+        each with the first byte of its own write.
+        """
+        self.stuff()
+        self.one.sendFileDescriptor(self.mine)
+        self.one.writeWith(b"a" * 1_000_000, [self.mine] * 2)
+        self.one.write(b"b" * 1_000_000)
+        self.one.writeWith(b"c", [self.mine] * 3)
+        self.reactor.settle()
+        read = b""
+        counts = [0, 0, 0]
+        owed = 0
+        for heard in self.there.heard:
+            if isinstance(heard, int):
+                owed += 1
+            elif owed:
+                [letter] = [n for n in range(3) if b"abc"[n] in heard and not counts[n]]
+                counts[letter] += owed
+                owed = 0
+            if isinstance(heard, bytes):
+                read += heard
+        self.assertEqual(counts, [2, 1, 3])
+        self.assertEqual(read.count(b"a") + read.count(b"b"), 2_000_000)
+
+    def test_tooManyUnderWay(self) -> None:
+        """
+        ETOOMANYREFS is a reason to wait with them, too.
+        """
+        real = self.one._socket
+        self.one._socket = Refusing(real)  # type: ignore[assignment]
+        self.one.writeWith(b"!", [self.mine])
+        self.reactor.settle()
+        self.assertEqual((self.one.pending, self.here.lost), (1, []))
+        self.one._socket = real
+        self.reactor.settle()
+        self.assertEqual(self.there.data, b"")
+        self.reactor.advance(0.05)
+        self.reactor.settle()
+        self.assertEqual((self.there.data, len(self.there.descriptors)), (b"!", 1))
+
+    def test_closedTooEarly(self) -> None:
+        """
+        One that was closed before it has left ends the connection.
+        """
+        closed = os.dup(0)
+        os.close(closed)
+        self.one.write(b"before")
+        self.one.writeWith(b"!", [closed])
+        self.assertEqual(self.here.lost, [], "not from within writeWith()")
+        self.reactor.settle()
+        [reason] = self.here.lost
+        self.assertTrue(reason.check(ConnectionLost))
+        self.assertEqual(self.there.data, b"before")
+
+    def test_afterTheEnd(self) -> None:
+        """
+        After the end, or its announcement, nothing is written.
+        """
+        self.one.loseConnection()
+        self.one.writeWith(b"!", [self.mine])
+        self.reactor.settle()
+        self.one.writeWith(b"!", [self.mine])
+        self.assertEqual((self.there.data, self.there.descriptors), (b"", []))
+
+
+class Reads(TransportTestCase):
+    """
+    Protocols that want to know more.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other.discard()
+        self.one.discard()
+        ours, theirs = socket.socketpair()
+        self.here, self.there = Reader(), Reader()
+        self.one = UNIXTransport(self.reactor, ours, self.here)
+        self.other = UNIXTransport(self.reactor, theirs, self.there)
+        self.one.start()
+        self.other.start()
+
+    def test_atOnce(self) -> None:
+        """
+        The descriptors of a read come at once, right before its bytes.
+        """
+        self.one.write(b"ab")
+        self.one.writeWith(b"cd", [0, 0])
+        self.one.writeWith(b"ef", [0])
+        self.one.write(b"gh")
+        self.reactor.settle()
+        self.assertEqual(
+            self.there.heard, [(2, False), b"abcd", (1, False), b"ef", b"gh"]
+        )
+
+    def test_truncated(self) -> None:
+        """
+        When the kernel dropped some, one is told, and the connection goes on; if
+        it dropped all, one is told that, too.
+        """
+        for count in (0, 2):
+            self.one.writeWith(b"!", [0] * 5)
+            with room(count):
+                self.assertIsNone(self.other.doRead())
+        self.one.writeWith(b"?", [0])
+        self.reactor.settle()
+        self.assertEqual(
+            self.there.heard, [(0, True), b"!", (2, True), b"!", (1, False), b"?"]
+        )
+
+    def test_drained(self) -> None:
+        """
+        One is told when what had to wait has left, not while some waits, and
+        not when all left at once.
+        """
+        self.one.write(b"x")
+        self.reactor.settle()
+        self.assertEqual((self.here.drains, self.there.data), (0, b"x"))
+        self.stuff()
+        self.reactor.settle()
+        self.assertEqual((self.here.drains, self.one.pending), (1, 0))
+        self.reactor.settle()
+        self.assertEqual(self.here.drains, 1)
+
+    def test_drainedWritesMore(self) -> None:
+        """
+        Who is told may write more than fits, and is told again.
+        """
+        self.here.whenDrained = lambda: self.here.drains < 3 and self.stuff()
+        self.stuff()
+        self.reactor.settle()
+        self.assertEqual((self.here.drains, self.one.pending), (3, 0))
+
+    def test_drainedCloses(self) -> None:
+        """
+        Who is told may close the connection, and what was written before leaves.
+        """
+
+        def last() -> None:
+            self.stuff()
+            self.one.write(b"last")
+            self.one.loseConnection()
+            self.here.whenDrained = lambda: None
+
+        self.here.whenDrained = last
+        self.stuff()
+        self.reactor.settle()
+        self.assertEqual(self.there.data[-4:], b"last")
+        self.assertEqual((len(self.here.lost), len(self.there.lost)), (1, 1))
+
+    def test_drainedAborts(self) -> None:
+        """
+        Who is told may abort the connection.
+        """
+        self.here.whenDrained = self.one.abortConnection
+        self.stuff()
+        self.reactor.settle()
+        self.assertEqual((len(self.here.lost), len(self.there.lost)), (1, 1))
+
+    def test_drainedLast(self) -> None:
+        """
+        One is told also when the connection ends right after that.
+        """
+        self.stuff()
+        self.one.loseConnection()
+        self.here.whenDrained = lambda: self.assertEqual(self.here.lost, [])
+        self.reactor.settle()
+        self.assertEqual((self.here.drains, len(self.here.lost)), (1, 1))
+
+    def test_pause(self) -> None:
+        """
+        What arrives while one reads no more waits, until one reads again; the
+        end waits as well.
+        """
+        self.other.pauseProducing()
+        self.one.writeWith(b"!", [0])
+        self.one.loseConnection()
+        self.reactor.settle()
+        self.assertEqual((self.there.heard, self.there.lost), ([], []))
+        self.other.resumeProducing()
+        self.reactor.settle()
+        self.assertEqual(self.there.heard, [(1, False), b"!"])
+        self.assertEqual(len(self.there.lost), 1)
+
+    def test_resumeAfterTheEnd(self) -> None:
+        """
+        Who reads again after the end, or its announcement, does not.
+        """
+        self.stuff()
+        self.one.loseConnection()
+        self.one.resumeProducing()
+        self.assertNotIn(self.one, self.reactor.readers)
+        self.one.abortConnection()
+        self.one.resumeProducing()
+        self.one.pauseProducing()
+        self.assertNotIn(self.one, self.reactor.readers)
+
+    def test_drainWhilePaused(self) -> None:
+        """
+        drain() reads all the same, and ends once.
+        """
+        self.other.pauseProducing()
+        self.one.writeWith(b"!", [0])
+        self.one.discard()
+        self.other.drain()
+        self.assertEqual(self.there.heard, [(1, False), b"!"])
+        self.assertEqual(len(self.there.lost), 1)
+
+
+class Last(TransportTestCase):
+    """
+    Transports that read to the end.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.one.discard()
+        self.other.discard()
+        ours, theirs = socket.socketpair()
+        self.here, self.there = Reader(), Reader()
+        self.one = self.last = LastWords(self.reactor, ours, self.here)
+        self.other = UNIXTransport(self.reactor, theirs, self.there)
+        self.one.start()
+        self.other.start()
+
+    def test_sent(self) -> None:
+        """
+        It knows how many bytes have left, also after the end.
+        """
+        self.assertEqual(self.last.sent, 0)
+        self.one.writeWith(b"!", [0])
+        self.one.write(b"x" * 5_000_000)
+        sent = self.last.sent
+        self.assertEqual(sent, 5_000_001 - self.one.pending)
+        for _ in range(3):
+            self.other.doRead()
+        [writer] = self.reactor.getWriters()
+        writer.doWrite()
+        self.assertTrue(sent < self.last.sent < 5_000_000)
+        sent = self.last.sent
+        self.one.abortConnection()
+        self.assertEqual((self.last.sent, self.one.pending), (sent, 0))
+
+    def test_every(self) -> None:
+        """
+        However it ends, what the other side has written is read before, and
+        what it writes after that is refused.
+        """
+        reason = Failure(main.CONNECTION_LOST)
+        for end in (
+            UNIXTransport.abortConnection,
+            UNIXTransport.discard,
+            lambda transport: transport.connectionLost(reason),
+        ):
+            self.other.write(b"last words" * 100)
+            self.other.writeWith(b"!", [0])
+            end(self.one)
+            self.assertEqual(self.here.data, b"last words" * 100 + b"!")
+            self.assertEqual((len(self.here.descriptors), len(self.here.lost)), (1, 1))
+            self.other.write(b"too late")
+            self.assertEqual(self.other.pending, 8)
+            self.tearDown()
+            self.setUp()
+
+    def test_close(self) -> None:
+        """
+        The same, when all that was written had to leave first.
+        """
+        self.stuff()
+        self.one.loseConnection()
+        self.other.write(b"last words")
+        self.reactor.settle()
+        self.assertEqual(self.here.data, b"last words")
+
+    def test_nothing(self) -> None:
+        """
+        When there is nothing to be read it just ends.
+        """
+        self.one.abortConnection()
+        self.assertEqual((self.here.heard, len(self.here.lost)), ([], 1))
+
+    def test_protocolRaises(self) -> None:
+        """
+        A protocol that raises is still told the end.
+        """
+        self.other.write(b"x")
+
+        def fail(data: bytes) -> None:
+            raise ValueError("no")
+
+        self.here.dataReceived = fail
+        self.one.abortConnection()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(len(self.here.lost), 1)
+
+    def test_protocolEnds(self) -> None:
+        """
+        A protocol that ends the connection again, while the last words are read,
+        hears all of them, and one end.
+        """
+
+        def again(data: bytes) -> None:
+            self.here.heard.append(data)
+            self.one.abortConnection()
+            self.one.discard()
+            self.one.drain()
+            self.one.loseConnection()
+
+        self.here.dataReceived = again
+        for letter in (b"a", b"b"):
+            self.other.writeWith(letter, [0])
+        self.one.abortConnection()
+        self.assertEqual(self.here.heard, [(1, False), b"a", (1, False), b"b"])
+        self.assertEqual(len(self.here.lost), 1)

@@ -29,7 +29,7 @@ class Arrivals:
     Sockets that wait, and those of which it was said that they are taken, while
     that word has not left.
 
-    @ivar open: whether anything may be said.
+    @ivar open: whether anything may be said; nothing waits when it may not.
     @ivar wanted: whether somebody waits for the word to leave.
     """
 
@@ -122,8 +122,6 @@ class Arrivals:
             _close(self._said.popleft())
 
     def _say(self, most: int, wanted: Callable[[Arrival], bool]) -> bool:
-        if not self.open:
-            return False
         if self._transport.pending:
             self.wanted = bool(self._waiting) or self.wanted
             return False
