@@ -4,6 +4,7 @@ Looks at the first bytes of a connection, and leaves them where they are.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, Final, Optional
@@ -13,8 +14,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 _AGAIN: Final = 0.01
-"""Seconds until bytes that were not enough are looked at again: the kernel would
-say at once that there are some."""
+"""Seconds until bytes that were not enough are looked at again, since the kernel
+would say at once that there are some; each time, twice as many as before."""
+_SELDOM: Final = 0.32
+"""The most seconds for that."""
 
 
 @implementer(IReadDescriptor)
@@ -38,8 +41,9 @@ class Peek:
         @param most: how many bytes to look at, at most.
         @param patience: seconds until no more is waited for.
         @param seen: called with what is there, and whether that is all there
-            will be; says whether it is enough.
-        @param done: called once, when nothing is looked at any more.
+            will be; says whether it is enough, as it is when that is all.
+        @param done: called once, when nothing is looked at any more, unless that
+            is L{close}'s doing.
         """
         self._reactor = reactor
         self._socket = skt
@@ -49,6 +53,8 @@ class Peek:
         self._done = done
         self._limit: Optional[IDelayedCall] = None
         self._again: Optional[IDelayedCall] = None
+        self._pause = _AGAIN
+        self._over = False
 
     def start(self) -> None:
         """
@@ -60,10 +66,11 @@ class Peek:
 
     def close(self) -> None:
         """
-        Look no more, and close the connection.
+        Look no more, and close the connection, if it is not the caller's yet.
         """
-        self._stop()
-        self._socket.close()
+        if not self._over:
+            self._stop()
+            self._socket.close()
 
     def fileno(self) -> int:
         """
@@ -88,10 +95,11 @@ class Peek:
         """
         The reactor ends, or cannot watch the connection.
         """
-        self.close()
-        self._done()
+        self._gone()
 
     def _look(self, final: bool) -> None:
+        if self._again is not None and self._again.active():
+            self._again.cancel()
         self._again = None
         try:
             data = self._socket.recv(self._most, socket.MSG_PEEK)
@@ -99,19 +107,38 @@ class Peek:
         except (BlockingIOError, InterruptedError):
             data, ended = b"", False
         except OSError:
-            self.close()
-            self._done()
+            self._gone()
             return
-        waits = not data and not ended and not final
-        if waits:
+        if not data and not ended and not final:
             self._reactor.addReader(self)
-        elif self._seen(data, final or ended or len(data) >= self._most):
+            return
+        final = final or ended or len(data) >= self._most or self._isLast()
+        enough = self._seen(data, final)
+        if self._over:
+            return
+        if enough:
             self._stop()
             self._done()
         else:
-            self._again = self._reactor.callLater(_AGAIN, self._look, False)
+            self._again = self._reactor.callLater(self._pause, self._look, False)
+            self._pause = min(self._pause * 2, _SELDOM)
+
+    def _isLast(self) -> bool:
+        """
+        Whether the client has said that it sends no more: what it sent before is
+        still there to be read, so that C{recv} does not tell.
+        """
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def _gone(self) -> None:
+        if not self._over:
+            self.close()
+            self._done()
 
     def _stop(self) -> None:
+        self._over = True
         for call in (self._limit, self._again):
             if call is not None and call.active():
                 call.cancel()
