@@ -58,7 +58,7 @@ class Producer:
         self.calls.append("stop")
 
 
-class Connecting(ClientFactory):  # type: ignore[type-arg]
+class Connecting(ClientFactory):
     """
     Connects one protocol, and records what it hears.
     """
