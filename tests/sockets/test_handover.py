@@ -153,7 +153,8 @@ class Sending(HandoverTestCase):
 
     def test_notOpen(self) -> None:
         """
-        Before the start and after the end nothing can be sent.
+        Before the start and after the end nothing can be sent; what is sent
+        between close() and the end is lost.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -165,6 +166,10 @@ class Sending(HandoverTestCase):
             handover.note(b"unheard")
             handover.flush()
         self.one.handover.close()
+        for _ in range(70):
+            self.one.send(0)
+        self.reactor.settle()
+        self.assertEqual((self.one.lost, self.other.taken), ([*range(70)], []))
         self.assertRaises(ChannelClosed, self.one.handover.send, 0, b"", 0)
 
     def test_neverStarted(self) -> None:
@@ -759,6 +764,18 @@ class Reentrant(HandoverTestCase):
         self.check(self.one.handover.close)
         self.assertEqual(self.one.heard, ["answered"] * 3 + ["lost"])
         self.assertEqual(self.other.lost, [0])
+
+    def test_sendWhileItEnds(self) -> None:
+        """
+        Who hands over the next when told of one, after it has aborted, is told
+        that it is lost.
+        """
+        self.words()
+        self.one.react = lambda what: what == "answered" and self.one.send(0)
+        self.one.handover.abort()
+        self.assertEqual(len(self.one.answers), 3)
+        self.assertEqual(self.one.lost, [3, 4, 5])
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_drainWhenAnswered(self) -> None:
         """

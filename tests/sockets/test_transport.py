@@ -921,6 +921,20 @@ class Last(TransportTestCase):
         self.reactor.settle()
         self.assertEqual(self.here.data, b"last words")
 
+    def test_forked(self) -> None:
+        """
+        In a forked process it ends without a word to be read or refused: the
+        connection is the parent's.
+        """
+        self.last._pid += 1
+        copy = self.last._socket.dup()
+        with copy:
+            self.other.write(b"x")
+            self.one.connectionLost(Failure(main.CONNECTION_LOST))
+            self.assertEqual((self.here.data, len(self.here.lost)), (b"", 1))
+            self.other.write(b"y")
+            self.assertEqual(copy.recv(10), b"xy")
+
     def test_nothing(self) -> None:
         """
         When there is nothing to be read it just ends.
@@ -947,6 +961,8 @@ class Last(TransportTestCase):
         A protocol that ends the connection again, while the last words are read,
         hears all of them, and one end.
         """
+        written = self.stuff()
+        pending = self.one.pending
 
         def again(data: bytes) -> None:
             self.here.heard.append(data)
@@ -961,3 +977,4 @@ class Last(TransportTestCase):
         self.one.abortConnection()
         self.assertEqual(self.here.heard, [(1, False), b"a", (1, False), b"b"])
         self.assertEqual(len(self.here.lost), 1)
+        self.assertEqual(self.last.sent, written - pending)

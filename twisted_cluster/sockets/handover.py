@@ -107,7 +107,7 @@ class Handover:
 
     def start(self) -> None:
         """
-        Begin to read; nothing can be sent before.
+        Begin to read.  Nothing can be sent before.
         """
         if not self._ended:
             self._started = self._open = self._arrivals.open = True
@@ -131,18 +131,18 @@ class Handover:
 
     def send(self, descriptor: int, data: bytes, token: object) -> None:
         """
-        Hand a socket over.
+        Hand a socket over.  What is sent between the call that ends the connection
+        and its end is lost.
 
         @param descriptor: it is borrowed: it must stay open until the token was
             answered or lost.
         @param data: what belongs to it.
         @param token: names it, for C{answered} and C{lost}.
-        @raise ChannelClosed: when the connection is not open: not yet, or not any
-            more.
+        @raise ChannelClosed: before the start, and when C{lost} has been called.
         @raise MessageTooLarge: for more data than what may come from the other
             side.
         """
-        if not self._open:
+        if self._ended or not self._started:
             raise ChannelClosed("the connection that hands sockets over is not open")
         if len(data) > self._largest:
             raise MessageTooLarge(f"data of {len(data)} bytes, over {self._largest}")

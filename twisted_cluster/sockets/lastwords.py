@@ -5,6 +5,7 @@ however it ends.
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from typing import Any
@@ -32,6 +33,7 @@ class LastWords(UNIXTransport):
         self._written = 0
         self._unsent = 0
         self._ending = False
+        self._pid = os.getpid()
 
     @property
     def sent(self) -> int:
@@ -43,11 +45,18 @@ class LastWords(UNIXTransport):
     def connectionLost(self, reason: Failure) -> None:
         """
         Read what there is, then end; the protocol may end the connection
-        meanwhile without effect.
+        meanwhile without effect.  In a process that was forked from the one that
+        made this, whose connection it is, just end.
         """
         if not self._connected or self._ending:
             return
         self._ending = True
+        if os.getpid() == self._pid:
+            self._readAll()
+        self._unsent = self.pending
+        super().connectionLost(reason)
+
+    def _readAll(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
         try:
@@ -55,8 +64,6 @@ class LastWords(UNIXTransport):
                 pass
         except Exception:
             _log.failure("what the other side said last was not understood")
-        self._unsent = self.pending
-        super().connectionLost(reason)
 
     def _readMore(self) -> bool:
         result = self._receiveSome()
