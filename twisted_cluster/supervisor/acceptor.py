@@ -15,13 +15,15 @@ The rules:
 from __future__ import annotations
 
 import errno
-import os
+import math
 import socket
 from collections import deque
 from typing import Any, Final, Optional
 
 import attrs
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -45,10 +47,22 @@ The most connections whose first bytes may be waited for.
 """
 
 _PAUSE: Final = 0.1
-"""Seconds without accepting when this process has too many open files."""
+"""Seconds without accepting when this process has too many open files, say."""
 _COMPLAIN_EVERY: Final = 60.0
 """Seconds between two complaints about the same."""
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_GONE: Final = {
+    errno.ECONNABORTED,
+    errno.EPERM,
+    errno.ENETDOWN,
+    errno.EPROTO,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+}
+"""What C{accept} says of a connection that is gone already, or forbidden."""
 
 
 @attrs.define(eq=False)
@@ -73,6 +87,7 @@ class Accepted:
         """
         See L{twisted_cluster.supervisor.intake.Held}.
         """
+        self.connection = attrs.evolve(self.connection, final=True)
         self.acceptor.offerAgain(self)
 
 
@@ -97,21 +112,22 @@ class Acceptor:
         """
         @param skt: a listening, non-blocking socket; it is duplicated.
         @param address: what it is bound to, for balancers and the log.
+        @raise OSError: when it cannot be duplicated.
         """
         self._reactor = reactor
         self._socket = skt.dup()
         self._address = address
-        self._balancer = balancer
+        self._balance(balancer)
         self._rotation = RoundRobin()
         self._members: dict[int, Intake] = {}
-        self._available: Optional[list[Candidate]] = None
+        self._available: Optional[tuple[Candidate, ...]] = None
         self._waiting: deque[Accepted] = deque()
         self._peeks: set[Peek] = set()
         self._reading = False
         self._next: Optional[IDelayedCall] = None
         self._pause: Optional[IDelayedCall] = None
-        self._complained = -_COMPLAIN_EVERY
-        self._failed = -_COMPLAIN_EVERY
+        self._complained = -math.inf
+        self._failed = -math.inf
         self._closed = False
         self.number = number
         self.balance = balance
@@ -137,13 +153,14 @@ class Acceptor:
         Balance in another way from now on.
         """
         self.balance = balance
-        self._balancer = balancer
+        self._balance(balancer)
 
     def replace(self, skt: socket.socket) -> None:
         """
         The address was bound anew.
 
         @param skt: the new socket; it is duplicated.
+        @raise OSError: when it cannot be; the old one stays.
         """
         new = skt.dup()
         self._stopReading()
@@ -161,7 +178,8 @@ class Acceptor:
 
     def close(self) -> None:
         """
-        Accept no more, and close what no worker was given.
+        Accept no more, and close what no worker was given.  What is given back
+        later is closed then.
         """
         self._closed = True
         self._stopReading()
@@ -211,27 +229,34 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._exhausted(error)
+                if error.errno not in _GONE:
+                    self._stopReading()
+                    self._rest(str(error))
                     break
-                continue  # A client that has gone already.
+                continue
             self._accepted(skt, peer)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor ends, or cannot watch the socket: nothing is accepted any
-        more.
+        The reactor ends all that it watches; or the socket listens no more, or
+        somebody's code failed in here, and it is tried again soon.
         """
         self._reading = False
+        if reason.value is not CONNECTION_LOST and not self._closed:
+            listens = reason.check(ConnectionDone) is None
+            self._rest(reason.getErrorMessage() if listens else "it was shut down")
 
     # How it is done.
 
+    def _balance(self, balancer: IBalancer) -> None:
+        self._balancer = balancer
+        self._wanted, self._patience = balancer.firstBytes, balancer.patience
+
     def _accepted(self, skt: socket.socket, peer: Any) -> None:
         host = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
-        wanted = self._balancer.firstBytes
-        connection = Connection(self._address, host, final=not wanted)
+        connection = Connection(self._address, host, final=not self._wanted)
         accepted = Accepted(skt, connection, self)
-        if wanted:
+        if self._wanted:
             self._peek(accepted)
         else:
             self._place(accepted)
@@ -242,48 +267,59 @@ class Acceptor:
             and not self._waiting
             and self._pause is None
             and len(self._peeks) < MOST_PEEKED
+            and not self._closed
         )
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self) -> tuple[Candidate, ...]:
         if self._available is None:
-            self._available = [
+            self._available = tuple(
                 intake.candidate
                 for _, intake in sorted(self._members.items())
-                if intake.available
-            ]
+                if intake.takes(self.number)
+            )
         return self._available
 
     def _place(self, accepted: Accepted) -> bool:
         """
         Give a connection to a worker.  When none can have it, it waits.
 
-        @return: L{False} when the balancer has to see more first.
+        @return: L{False} when the balancer has to see more first, or might when
+            there is a worker again.
         """
         candidates = self._candidates()
-        if not candidates:
-            accepted.connection = attrs.evolve(accepted.connection, final=True)
-            self._waiting.append(accepted)
-            return True
         connection = accepted.connection
-        intake = self._choose(connection, candidates)
+        intake = self._choose(connection, candidates) if candidates else None
+        if self._closed:
+            accepted.socket.close()
+            return True
+        if intake is None and not connection.final:
+            return False
+        intake = intake or self._inTurn(connection)
         if intake is None:
-            if not connection.final:
-                return False
-            turn = self._rotation.choose(connection, candidates)
-            assert turn is not None
-            intake = self._members[turn.worker]
-        intake.give(accepted, self.number)
+            self._waiting.append(accepted)
+        else:
+            intake.give(accepted, self.number)
         return True
 
+    def _inTurn(self, connection: Connection) -> Optional[Intake]:
+        candidates = self._candidates()
+        if not candidates:
+            return None
+        return self._members[self._rotation.choose(connection, candidates).worker]
+
     def _choose(
-        self, connection: Connection, candidates: list[Candidate]
+        self, connection: Connection, candidates: tuple[Candidate, ...]
     ) -> Optional[Intake]:
         try:
             chosen = self._balancer.choose(connection, candidates)
             if chosen is None:
                 return None
             intake = self._members.get(chosen.worker)
-            if intake is None or not intake.available:
+            if (
+                intake is None
+                or intake.candidate is not chosen
+                or not intake.takes(self.number)
+            ):
                 raise ValueError(f"it chose {chosen!r}, which is no candidate")
             return intake
         except Exception:
@@ -296,8 +332,7 @@ class Acceptor:
                     address=self._address,
                 )
             # It had its chance.
-            turn = self._rotation.choose(connection, candidates)
-            return None if turn is None else self._members[turn.worker]
+            return self._inTurn(connection)
 
     def _peek(self, accepted: Accepted) -> None:
         def seen(data: bytes, final: bool) -> bool:
@@ -314,8 +349,8 @@ class Acceptor:
         peek = Peek(
             self._reactor,
             accepted.socket,
-            self._balancer.firstBytes,
-            self._balancer.patience,
+            self._wanted,
+            self._patience,
             seen,
             done,
         )
@@ -324,9 +359,7 @@ class Acceptor:
 
     def _goOn(self) -> None:
         self._next = None
-        for _ in range(len(self._waiting)):
-            if not self._candidates():
-                break
+        while self._waiting and self._candidates():
             self._place(self._waiting.popleft())
         if self._mayAccept():
             if not self._reading:
@@ -340,17 +373,17 @@ class Acceptor:
             self._reading = False
             self._reactor.removeReader(self)
 
-    def _exhausted(self, error: OSError) -> None:
-        self._stopReading()
-        self._pause = self._reactor.callLater(_PAUSE, self._resume)
+    def _rest(self, why: str) -> None:
+        if self._pause is None:
+            self._pause = self._reactor.callLater(_PAUSE, self._resume)
         now = self._reactor.seconds()
         if now - self._complained >= _COMPLAIN_EVERY:
             self._complained = now
             _log.warn(
-                "No connection can be accepted on {address} at the moment, they wait "
-                "in its backlog: {error}",
+                "No connection can be accepted on {address} at the moment, those that "
+                "come wait in its backlog: {why}",
                 address=self._address,
-                error=os.strerror(error.errno or 0),
+                why=why,
             )
 
     def _resume(self) -> None:

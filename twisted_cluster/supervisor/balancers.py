@@ -55,7 +55,7 @@ def loadBalancer(name: str, directory: Optional[str] = None) -> Callable[[], IBa
         made = make()
     except Exception as exc:
         _refuse(name, f"calling it raised {_line(exc)}", exc)
-    _verify(name, made)
+    verifyBalancer(name, made)
     return make
 
 
@@ -140,7 +140,12 @@ def _requireNoArguments(name: str, make: Callable[[], Any]) -> None:
         )
 
 
-def _verify(name: str, made: Any) -> None:
+def verifyBalancer(name: str, made: Any) -> None:
+    """
+    Check that what a user's code made is a balancer.
+
+    @raise InvalidBalance: when it is none.
+    """
     if inspect.iscoroutine(made):
         made.close()
     kind = type(made).__name__

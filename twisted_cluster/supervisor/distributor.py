@@ -13,12 +13,12 @@ from twisted.logger import Logger
 
 from twisted_cluster.errors import InvalidBalance
 from twisted_cluster.interfaces import IBalancer
-from twisted_cluster.policy.balance import BALANCERS, KERNEL
+from twisted_cluster.policy.balance import BALANCERS, KERNEL, RoundRobin
 from twisted_cluster.sockets.addresses import Address
 from twisted_cluster.sockets.binding import BoundSocket
 from twisted_cluster.sockets.blocking import Identity, identify
 from twisted_cluster.supervisor.acceptor import Acceptor
-from twisted_cluster.supervisor.balancers import loadBalancer
+from twisted_cluster.supervisor.balancers import loadBalancer, verifyBalancer
 from twisted_cluster.supervisor.intake import Intake
 
 _log = Logger("twisted_cluster")
@@ -73,6 +73,8 @@ class Distributor:
         @param balance: as it asks, checked; empty for the default.
         @return: the number that the connections come with which it is given; 0
             when it accepts by itself.
+        @raise OSError: when the socket cannot be duplicated: this process has too
+            many open files.
         """
         balance = balance or self._default
         intake = self._intakes.get(worker)
@@ -80,32 +82,33 @@ class Distributor:
         if balance == KERNEL or address.kind == "udp" or intake is None:
             return 0
         acceptor = self._acceptors.get(address)
+        identity = identify(bound.socket)
         if acceptor is None:
-            self._count += 1
             acceptor = self._acceptors[address] = Acceptor(
                 self._reactor,
                 bound.socket,
                 str(address),
-                self._count,
+                self._count + 1,
                 balance,
-                self._makers[balance](),
+                self._make(balance, address),
             )
+            self._count += 1
+            self._sockets[address] = identity
             _log.info(
                 "The watcher accepts on {address} and balances by {balance}",
                 address=str(address),
                 balance=balance,
             )
         elif acceptor.balance != balance:
-            acceptor.change(balance, self._makers[balance]())
+            acceptor.change(balance, self._make(balance, address))
             _log.info(
                 "From now on, the watcher balances {address} by {balance}",
                 address=str(address),
                 balance=balance,
             )
-        identity = identify(bound.socket)
-        if self._sockets.setdefault(address, identity) != identity:
-            self._sockets[address] = identity
+        if self._sockets[address] != identity:
             acceptor.replace(bound.socket)
+            self._sockets[address] = identity
         acceptor.join(intake)
         return acceptor.number
 
@@ -130,8 +133,7 @@ class Distributor:
         """
         A worker serves.
         """
-        self._intakes[worker].ready = True
-        self._changed()
+        self._intakes[worker].begin()
 
     def workerStopping(self, worker: int) -> None:
         """
@@ -139,8 +141,7 @@ class Distributor:
         """
         intake = self._intakes.get(worker)
         if intake is not None:
-            intake.ready = False
-            self._changed()
+            intake.end()
 
     def workerGone(self, worker: int) -> None:
         """
@@ -151,6 +152,20 @@ class Distributor:
         intake = self._intakes.pop(worker, None)
         if intake is not None:
             intake.close()
+
+    def _make(self, balance: str, address: Address) -> IBalancer:
+        try:
+            made = self._makers[balance]()
+            verifyBalancer(balance, made)
+            return made
+        except Exception:
+            _log.failure(
+                "The balancer {balance} of {address} cannot be made: workers take "
+                "turns",
+                balance=balance,
+                address=str(address),
+            )
+            return RoundRobin()
 
     def _changed(self) -> None:
         for acceptor in self._acceptors.values():

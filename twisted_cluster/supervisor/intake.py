@@ -1,6 +1,15 @@
 """
 A worker's client-socket channel as the watcher sees it: what it was given, and
 whether it keeps up.
+
+The rules:
+
+  1. A worker takes connections while it serves, and has not left too many
+     unanswered.
+  2. One that gives a connection back is passed over for a while, for the address
+     of that connection: its port is paused there, or it has too many open files.
+  3. What it was given and has not taken is given back in the end, each once, and
+     in the order in which it was given.
 """
 
 from __future__ import annotations
@@ -11,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, Optional
 from typing import Protocol as Shape
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +40,8 @@ counts as one that does not keep up.
 
 _REST: Final = 1.0
 """Seconds for which a worker is passed over that gave a connection back."""
+_NOTICE: Final = 5.0
+"""Seconds in which a worker whose channel has ended is known to end, too."""
 
 
 class Held(Shape):
@@ -55,8 +67,8 @@ class Intake:
     What one worker takes.
 
     @ivar candidate: the worker, for balancers.
-    @ivar ready: whether the worker serves.
-    @ivar changed: called when L{available} may have changed.
+    @ivar ready: whether the worker serves; see L{begin}.
+    @ivar changed: called when what L{takes} says may have changed.
     """
 
     def __init__(
@@ -67,8 +79,11 @@ class Intake:
         """
         self._reactor = reactor
         self._handover: Optional[Handover] = None
-        self._rest: Optional[IDelayedCall] = None
+        self._rests: dict[int, IDelayedCall] = {}
+        self._reason: Optional[Failure] = None
+        self._notice: Optional[IDelayedCall] = None
         self._full = False
+        self._served = 0
         self.candidate = Candidate(worker, slot)
         self.ready = False
         self.changed = changed
@@ -86,67 +101,92 @@ class Intake:
         handover.arrived = self._unasked
         return handover
 
-    @property
-    def available(self) -> bool:
+    def begin(self) -> None:
         """
-        Whether the worker takes another connection.
+        The worker serves.
+        """
+        self.ready = True
+        self._tellSoon()
+        self.changed()
+
+    def end(self) -> None:
+        """
+        The worker leaves: it gets no more.  What it was given, it may still take.
+        """
+        self.ready = False
+        self.changed()
+
+    def takes(self, listener: int) -> bool:
+        """
+        Tell whether the worker takes another connection.
+
+        @param listener: the number of its address.
         """
         return (
             self.ready
             and not self._full
-            and self._rest is None
+            and listener not in self._rests
             and self._handover is not None
         )
 
     def give(self, held: Held, listener: int) -> None:
         """
-        Hand a connection over; it leaves with L{flush}.
+        Hand a connection over, at the end of the reactor's turn.  It is the
+        worker's when C{held.taken} is called, and nobody's when C{held.returned}
+        is; until then it must stay open.
+
+        @param listener: the number of its address, for which L{takes} is true.
         """
-        assert self._handover is not None
-        self.candidate.connections += 1
-        self._handover.send(held.socket.fileno(), LISTENER.pack(listener), held)
-        if self._handover.unanswered >= WINDOW:
+        handover = self._handover
+        assert handover is not None
+        handover.send(held.socket.fileno(), LISTENER.pack(listener), (held, listener))
+        self._count()
+        if handover.unanswered >= WINDOW:
             self._full = True
             self.changed()
 
-    def flush(self) -> None:
-        """
-        Let what was given leave.
-        """
-        if self._handover is not None:
-            self._handover.flush()
-
     def close(self) -> None:
         """
-        The worker gets no more, and what it has not taken goes to others.
+        The worker is gone: what it has not taken goes to others.
         """
         self.ready = False
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        for rest in self._rests.values():
+            rest.cancel()
+        self._rests.clear()
         if self._handover is not None:
             self._handover.abort()
+        if self._notice is not None:
+            self._notice.cancel()
+            self._notice = None
 
-    def _answered(self, held: Held, why: Optional[str]) -> None:
+    def _count(self) -> None:
+        unanswered = 0 if self._handover is None else self._handover.unanswered
+        self.candidate.connections = self._served + unanswered
+
+    def _answered(self, token: tuple[Held, int], why: Optional[str]) -> None:
+        held, listener = token
         if self._full:
             self._full = False
             self.changed()
         if why is None:
+            self._served += 1
             held.taken()
             return
-        self.candidate.connections -= 1
-        if self.ready and self._rest is None:
+        self._count()
+        if self.ready and listener not in self._rests:
             _log.debug(
                 "worker {worker} gave a connection back: {why}",
                 worker=self.candidate.worker,
                 why=why,
             )
-            self._rest = self._reactor.callLater(_REST, self._rested)
+            self._rests[listener] = self._reactor.callLater(
+                _REST, self._rested, listener
+            )
             self.changed()
         held.returned()
 
-    def _rested(self) -> None:
-        self._rest = None
+    def _rested(self, listener: int) -> None:
+        del self._rests[listener]
         self.changed()
 
     def _noted(self, data: bytes) -> None:
@@ -154,22 +194,36 @@ class Intake:
             (ended,) = ENDED.unpack(data)
         except struct.error:
             raise ProtocolError(f"a note that says nothing: {data[:40]!r}") from None
-        self.candidate.connections = max(0, self.candidate.connections - ended)
+        self._served = max(0, self._served - ended)
+        self._count()
 
     def _unasked(self) -> None:
         raise ProtocolError("a connection, where none is carried")
 
-    def _lost(self, reason: Failure, unanswered: list[Held]) -> None:
+    def _lost(self, reason: Failure, unanswered: list[tuple[Held, int]]) -> None:
         self._handover = None
-        if reason.check(ProtocolError) is not None:
+        self._count()
+        self._reason = reason
+        self._tellSoon()
+        self.changed()
+        for held, _ in unanswered:
+            held.returned()
+
+    def _tellSoon(self) -> None:
+        """
+        If the channel has ended, say so, unless the worker is about to end.
+        """
+        if self.ready and self._reason is not None and self._notice is None:
+            self._notice = self._reactor.callLater(_NOTICE, self._tell, self._reason)
+
+    def _tell(self, reason: Failure) -> None:
+        self._notice = None
+        closed = reason.check(ConnectionDone) is not None
+        if self.ready:
             _log.error(
                 "The client-socket channel of worker {worker} is closed, it gets no "
                 "more connections from the watcher: {why}.  To have it replaced, "
                 "send it TERM, or the watcher HUP.",
                 worker=self.candidate.worker,
-                why=reason.getErrorMessage(),
+                why="the worker closed it" if closed else reason.getErrorMessage(),
             )
-        self.changed()
-        for held in unanswered:
-            self.candidate.connections -= 1
-            held.returned()

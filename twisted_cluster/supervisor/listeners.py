@@ -190,15 +190,22 @@ class Listeners:
             return self._refusals.note(
                 worker, wanted.address, refusal(error), self._sockets.addresses
             )
+        bound = listener.bound
+        try:
+            number = self._distributor.joins(worker, bound, request.balance)
+        except OSError as error:
+            self.release(worker, bound.address)
+            return self._refusals.note(
+                worker, wanted.address, refusal(error), self._sockets.addresses
+            )
         self._refusals.forget(wanted.address)
         listener.stays()
         listener.late = not request.starting
         if wanted.address.kind != "udp":
             self._serving.add(worker)
         if listener.ephemeral is None:
-            self._remember(worker, listener.bound.address)
-        number = self._distributor.joins(worker, listener.bound, request.balance)
-        return Shared(listener.bound.socket, listener.bound.address, number)
+            self._remember(worker, bound.address)
+        return Shared(bound.socket, bound.address, number)
 
     def release(self, worker: int, address: Address) -> None:
         """

@@ -18,7 +18,8 @@ from twisted_cluster.sockets.transport import Receiver, UNIXTransport
 
 class GuardedTransport(UNIXTransport):
     """
-    A transport that looks before it touches its descriptor.
+    A transport that looks before it touches its descriptor: that of another
+    socket, which has the number now, is neither read, written nor closed.
     """
 
     def __init__(
@@ -62,6 +63,18 @@ class GuardedTransport(UNIXTransport):
         if not isStill(self._socket, self._identity):
             self._forget()
         super().connectionLost(reason)
+
+    def _write(self, data: bytes, descriptors: list[int], ours: bool) -> None:
+        """
+        Write, or keep what cannot be written until the connection ends for that,
+        soon: whoever writes takes no end meanwhile.
+        """
+        if isStill(self._socket, self._identity):
+            super()._write(data, descriptors, ours)
+            return
+        self._chunks.append((memoryview(data), descriptors, ours))
+        self.pending += len(data)
+        self._reactor.callLater(0, self.isOurs)  # type: ignore[attr-defined]
 
     def _forget(self) -> None:
         """

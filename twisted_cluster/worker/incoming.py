@@ -140,12 +140,13 @@ class Incoming:
 
     def close(self) -> None:
         """
-        Close the channel.
+        Close the channel, unless the program did.
         """
         self._leaving = True
         if self._handover is not None:
             self._handover.abort()
-        self._socket.close()
+        elif isStill(self._socket, self._identity):
+            self._socket.close()
 
     def _arrived(self) -> None:
         handover = self._handover
@@ -162,14 +163,17 @@ class Incoming:
                 handover.giveBack(1, f"the worker did not take it: {why}")
 
     def _wanted(self, arrival: Arrival) -> bool:
+        if self._leaving:
+            return False
         if len(arrival.data) != LISTENER.size:
             raise ProtocolError(f"a connection to {arrival.data[:40]!r}")
         listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
-        return listening is not None and listening.accepts and not self._leaving
+        return listening is not None and listening.accepts
 
     def _adopt(self, arrival: Arrival) -> None:
         """
-        Do what C{tcp.Port.doRead} does with a connection.
+        Do what C{tcp.Port.doRead} does with a connection, but for one whose client
+        is gone: its address cannot be told any more, so that it is dropped.
         """
         listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
         if listening is None:
@@ -184,23 +188,25 @@ class Incoming:
         try:
             skt.setblocking(False)
             peer = _peerOf(skt)
-            protocol = port.factory.buildProtocol(port._buildAddr(peer))
-            if protocol is None:
-                skt.close()
-                self._connectionEnded()
-                return
-            number = port.sessionno
-            port.sessionno = number + 1
-            kind = _counted(port.transport)
-            transport = kind(skt, protocol, peer, port, number, port.reactor)
-            transport._clusterEnded = self._connectionEnded
-            protocol.makeConnection(transport)
         except OSError:
-            # The client is gone already.
             skt.close()
             self._connectionEnded()
+            return
+        transport = None
+        try:
+            protocol = port.factory.buildProtocol(port._buildAddr(peer))
+            if protocol is not None:
+                number = port.sessionno
+                port.sessionno = number + 1
+                make = _counting(port.transport)
+                transport = make(skt, protocol, peer, port, number, port.reactor)
+                transport._clusterEnded = self._connectionEnded
+                protocol.makeConnection(transport)
         except BaseException:
             log.deferr()
+        if transport is None:
+            skt.close()
+            self._connectionEnded()
 
     def _connectionEnded(self) -> None:
         if os.getpid() != self._pid:
@@ -221,7 +227,7 @@ class Incoming:
                 "This worker gets no more connections from the watcher: {why}.  What "
                 "it accepts by itself, it serves.  To have it replaced, send it TERM, "
                 "or the watcher HUP.",
-                why=reason.getErrorMessage(),
+                why=reason.getErrorMessage().rstrip("."),
             )
 
 
@@ -238,30 +244,52 @@ def _peerOf(skt: socket.socket) -> Any:
     return peer
 
 
-_kinds: dict[Any, Any] = {}
+_kinds: dict[type, type] = {}
 
 
-def _counted(kind: Any) -> Any:
+def _counting(kind: Any) -> Callable[..., Any]:
     """
-    Make the class of transports that tell their end, once for each class.
+    Find what makes transports that tell their end: a class that is made once for
+    each class, or whatever else a program set for one.
     """
+    if not isinstance(kind, type):
+        return partial(_makeCounting, kind)
     found = _kinds.get(kind)
     if found is not None:
         return found
 
     def connectionLost(self: Any, reason: Failure) -> None:
         try:
-            kind.connectionLost(self, reason)
+            kind.connectionLost(self, reason)  # type: ignore[attr-defined]
         finally:
-            ended: Optional[Callable[[], None]]
-            ended = self.__dict__.pop("_clusterEnded", None)
-            if ended is not None:
-                ended()
+            _tellEnd(self)
 
     names = {
         "connectionLost": connectionLost,
         "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
     }
     made = _kinds[kind] = type(kind.__name__, (kind,), names)
     return made
+
+
+def _makeCounting(make: Callable[..., Any], *arguments: Any) -> Any:
+    transport = make(*arguments)
+    lose = transport.connectionLost
+
+    def connectionLost(reason: Failure) -> None:
+        try:
+            lose(reason)
+        finally:
+            _tellEnd(transport)
+
+    transport.connectionLost = connectionLost
+    return transport
+
+
+def _tellEnd(transport: Any) -> None:
+    ended: Optional[Callable[[], None]]
+    ended = transport.__dict__.pop("_clusterEnded", None)
+    if ended is not None:
+        ended()
