@@ -13,15 +13,18 @@ from typing import Any, Optional
 from unittest import TestCase
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientCreator, ClientFactory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from tests.integration.faults import FaultTestCase
 from tests.integration.support import DEADLINE, reactor, until
 from twisted_cluster.supervisor.acceptor import Accepted
 from twisted_cluster.supervisor.intake import Intake
+from twisted_cluster.watcher import ClusterWatcher
+
+TCP = "tcp:0:interface=127.0.0.1"
 
 GREETER = """
 import json, os, sys, time
@@ -59,11 +62,28 @@ serves it and how it sees it; then it echoes.  It evaluates what its watcher ask
 """
 
 TOKENS = """
-import os, sys
+import os, resource, sys, time
 from twisted.internet import endpoints, reactor
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted_cluster import cluster
+from twisted_cluster.sockets import frames
+from twisted_cluster.worker import context
+
+def channel():
+    return context.current().settings.clients
+
+def soon(function, *args):
+    reactor.callLater(0.05, function, *args)
+
+files = []
+def fill():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+    try:
+        while True:
+            files.append(open(os.devnull))
+    except OSError as error:
+        print("full:", error)
 
 def openLog(name):
     return os.open(name, os.O_WRONLY | os.O_APPEND)
@@ -275,20 +295,25 @@ class Storm:
         self._looping: Optional[LoopingCall] = None
         self._began = 0.0
         self.seconds = 0.0
-        answered, returned = Intake._answered, Accepted.returned
+        given: dict[str, int] = {}
+        give, taken, returned = Intake.give, Accepted.taken, Accepted.returned
 
-        def remember(intake: Intake, held: Any, why: Optional[str]) -> None:
-            if why is None:
-                workers = self.taken.setdefault(held.connection.peer, [])
-                workers.append(intake.candidate.worker)
-            answered(intake, held, why)
+        def noteGiven(intake: Intake, held: Any, listener: int) -> None:
+            given[held.connection.peer] = intake.candidate.worker
+            give(intake, held, listener)
 
-        def count(accepted: Accepted) -> None:
+        def noteTaken(accepted: Accepted) -> None:
+            peer = accepted.connection.peer
+            self.taken.setdefault(peer, []).append(given[peer])
+            taken(accepted)
+
+        def noteReturned(accepted: Accepted) -> None:
             self.returned += 1
             returned(accepted)
 
-        test.patch(Intake, "_answered", remember)
-        test.patch(Accepted, "returned", count)
+        test.patch(Intake, "give", noteGiven)
+        test.patch(Accepted, "taken", noteTaken)
+        test.patch(Accepted, "returned", noteReturned)
 
     def call(self, port: int) -> Account:
         """
@@ -334,11 +359,17 @@ class Storm:
         """
         Let no more come, and wait for the end of all that came.
         """
+        self.stop()
+        await self.over(self.accounts, seconds)
+
+    def stop(self) -> None:
+        """
+        Let no more come.
+        """
         if self._looping is not None:
             self._looping.stop()
             self._looping = None
             self.seconds = reactor.seconds() - self._began
-        await self.over(self.accounts, seconds)
 
     async def over(self, accounts: list[Account], seconds: float = 60) -> None:
         """
@@ -363,12 +394,16 @@ class Storm:
         """
         return _noted(self.made)
 
-    def check(self, test: TestCase, gone: dict[int, int]) -> list[Account]:
+    def check(
+        self, test: TestCase, gone: dict[int, int], doubted: int = 0
+    ) -> list[Account]:
         """
         Check the promise: each is answered exactly once, except those that a worker
         had which is gone; and none is served twice.
 
         @param gone: the pids by the id of workers that were killed or have left.
+        @param doubted: the pid of a worker that broke the rules, so that its word
+            was not believed any more: what it had last, another may have met, too.
         @return: those without an answer.
         """
         made, served = self.pidsThatMade(), _noted(self.served)
@@ -376,6 +411,8 @@ class Storm:
         for account in self.accounts:
             workers = self.taken.get(account.peer, [])
             having = made.get(account.peer, [])
+            if len(having) > 1 and doubted in having:
+                having.remove(doubted if account.pid != doubted else having[-1])
             serving = served.get(account.token, [])
             what = (account, workers, having, serving)
             test.assertLessEqual(len(workers), 1, f"taken twice: {what}")
@@ -392,6 +429,63 @@ class Storm:
         return self.failures
 
 
+class StormTestCase(FaultTestCase):
+    """
+    A test of clients of which each one is accounted for.
+    """
+
+    def setUp(self) -> Any:
+        done = super().setUp()
+        self._files |= {"made.log", "served.log"}
+        self.storm = Storm(self, self.directory)
+        self.addCleanup(self.storm.stop)
+        return done
+
+    async def tokens(
+        self,
+        workers: int,
+        description: str = TCP,
+        pause: float = 0.0,
+        balance: str = "round-robin",
+        **options: Any,
+    ) -> ClusterWatcher:
+        """
+        Start a cluster that notes and answers tokens.
+        """
+        words = [self.storm.made, self.storm.served, description, pause]
+        return await self.serving(
+            [self.program(TOKENS), *map(str, words)],
+            workers,
+            balance=balance,
+            **options,
+        )
+
+    def everyone(self) -> dict[int, int]:
+        """
+        The pids of all workers that there ever were, by id.
+        """
+        return {
+            event["id"]: event["pid"]
+            for event in self.logged.events
+            if "{id} started" in str(event.get("log_format"))
+        }
+
+    def left(self, watcher: ClusterWatcher) -> dict[int, int]:
+        """
+        Those of them that are no more.
+        """
+        there = {worker.id for worker in watcher.workers}
+        found = self.everyone().items()
+        return {worker: pid for worker, pid in found if worker not in there}
+
+    def connections(self, watcher: ClusterWatcher) -> list[int]:
+        """
+        How many connections the watcher believes that each worker has, ordered by id.
+        """
+        intakes = watcher._listeners._distributor._intakes
+        return [intakes[each].candidate.connections for each in sorted(intakes)]
+
+
 def _noted(path: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for line in path.read_text().splitlines():
@@ -405,12 +499,3 @@ def shares(values: Any) -> dict[Any, int]:
     How often each value occurs.
     """
     return dict(Counter(values))
-
-
-def late(waiting: Deferred[Any]) -> list[Any]:
-    """
-    A list that a Deferred's result is put into.
-    """
-    results: list[Any] = []
-    waiting.addBoth(results.append)
-    return results
