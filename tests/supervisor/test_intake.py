@@ -292,7 +292,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.events, [])
         self.reactor.elapse(100, 1.0)
         [text] = self.events.texts
-        self.assertIn("more connections from the watcher: the worker closed it.  To", text)
+        self.assertIn("from the watcher: the worker closed it.  To", text)
 
     def test_closedBeforeItServes(self) -> None:
         """

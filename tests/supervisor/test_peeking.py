@@ -238,7 +238,7 @@ class PeekTests(SynchronousTestCase):
         """
         self.peek.start()
         [reader] = self.reactor.removeAll()
-        assert reader is self.peek
+        self.assertIs(reader, self.peek)
         self.peek.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.server.fileno(), -1)
         self.assertOver()
