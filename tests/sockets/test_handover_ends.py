@@ -158,7 +158,8 @@ class Killed(SynchronousTestCase):
             self.assertEqual(output.readline(), b"ready\n")
             os.set_blocking(output.fileno(), False)
             end = time.monotonic() + after
-            while time.monotonic() < end:
+            while time.monotonic() < end or not one.answers:
+                self.assertTrue(time.monotonic() < end + DEADLINE)
                 while one.handover.unanswered < 200:
                     one.send(0)
                 reactor.settle()
