@@ -143,7 +143,7 @@ class ClientSocketReceivePipe(Pipe):
             self._taken.append(
                 TransferredSocket(reactor, arrival.descriptor, data, unread)
             )
-        if self._pace < MOST:
+        if arrivals and self._pace < MOST:
             self._pace += self._pace
         return bool(arrivals)
 
