@@ -9,7 +9,8 @@ import resource
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Optional
 
 import msgspec
@@ -83,6 +84,14 @@ class Consumer:
         Whether so many were taken.
         """
         return len(self.taken) >= count
+
+
+def _then(do: Callable[[], object], result: None) -> None:
+    do()
+
+
+def _allCalled(deferreds: list[Deferred[None]]) -> bool:
+    return all(each.called for each in deferreds)
 
 
 class PipesTestCase(ReactorTestCase):
@@ -572,8 +581,8 @@ class Ending(PipesTestCase):
             self.connect()
             consumer = Consumer(self)
             sent = [self.sender.send(self.file(), number) for number in range(5)]
-            sent[1].addCallback(lambda _, do=do: (do(), None)[1])  # type: ignore[misc]
-            self.until(lambda s=sent: all(each.called for each in s))
+            sent[1].addCallback(partial(_then, do))
+            self.until(partial(_allCalled, sent))
             for each in sent:
                 each.addErrback(lambda failure: failure.trap(TransferFailed))
             self.turn()
@@ -605,7 +614,7 @@ class Faults(PipesTestCase):
             consumer = Consumer(self)
             before = descriptors()
             self.speak(data, *[self.files[0] if self.files else self.file()] * number)
-            self.until(lambda c=consumer: c.done.called)
+            self.until(partial(_allCalled, [consumer.done]))
             self.failureResultOf(consumer.done, ProtocolError)
             self.turn()
             self.assertTrue(descriptors() < before)
