@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockethelpers import Events, descriptors, shortDirectory
+from tests.sockethelpers import Events, descriptors, room, shortDirectory
 from twisted_cluster.errors import InvalidEndpoint
 from twisted_cluster.sockets.addresses import (
     Address,
@@ -27,8 +27,10 @@ from twisted_cluster.sockets.addresses import (
     Verdict,
 )
 from twisted_cluster.sockets.binding import makeSocket
+from twisted_cluster.supervisor.distributor import Distributor
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.procfs import Credentials
+from twisted_cluster.testing import DescriptorReactor
 
 LOCAL = Address("tcp", "127.0.0.1")
 
@@ -559,3 +561,125 @@ class ListenersTests(SynchronousTestCase):
         self.patch(self.listeners, "_credentials", asked.append)
         self.share(1, self.freePort())
         self.assertEqual([], asked)
+
+
+class BalancedTests(SynchronousTestCase):
+    """
+    Sockets on which the watcher accepts.
+    """
+
+    def setUp(self) -> None:
+        before = descriptors()
+        self.reactor = DescriptorReactor()
+        self.events = Events()
+        self.distributor = Distributor(self.reactor, "round-robin")
+        self.listeners = Listeners(
+            64,
+            self.reactor,
+            log=Logger(observer=self.events),
+            distributor=self.distributor,
+        )
+        for worker in (1, 2):
+            self.listeners.intake(worker, worker - 1)
+
+        def closed() -> None:
+            self.listeners.closeAll()
+            for worker in (1, 2):
+                self.listeners.workerGone(worker)
+            self.assertEqual(before, descriptors())
+            self.assertEqual([], self.reactor.getDelayedCalls())
+
+        self.addCleanup(closed)
+        self.address = Address("tcp", "127.0.0.1", self.freePort())
+
+    def freePort(self) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            return int(probe.getsockname()[1])
+
+    def ask(
+        self, worker: int, balance: str = "", address: Optional[Address] = None
+    ) -> Verdict:
+        wanted = BindRequest(address or self.address)
+        skt = makeSocket(wanted.address)
+        return self.listeners.request(
+            worker, SocketRequest(wanted, starting=True, balance=balance), skt
+        )
+
+    def number(self, worker: int, balance: str = "") -> int:
+        """
+        The number under which a worker's connections come.
+        """
+        verdict = self.ask(worker, balance)
+        assert isinstance(verdict, Shared), verdict
+        return verdict.listener
+
+    def test_number(self) -> None:
+        """
+        Workers are told the number of the address, the same for all; 0, when
+        they accept by themselves.
+        """
+        self.assertEqual([self.number(1), self.number(2)], [1, 1])
+        self.listeners.release(1, self.address)
+        self.assertEqual(self.number(1, "kernel"), 0)
+        self.listeners.release(1, self.address)
+        self.assertEqual(self.number(1, "sticky"), 1)
+
+    def test_kernel(self) -> None:
+        """
+        Without a distributor, they accept by themselves.
+        """
+        self.listeners = Listeners(64, self.reactor, log=Logger(observer=self.events))
+        self.listeners.intake(1, 0)
+        self.assertEqual(self.number(1), 0)
+
+    def test_unknown(self) -> None:
+        """
+        Who asks for a way of balancing that there is not is refused as invalid,
+        and nothing is opened.
+        """
+        before = descriptors()
+        verdict = self.ask(1, "round-about")
+        assert isinstance(verdict, Refused)
+        self.assertEqual(verdict.errno, errno.EINVAL)
+        self.assertIn("balance=round-about is none of kernel", verdict.message)
+        self.assertEqual(self.listeners.addresses, [])
+        self.assertEqual(descriptors(), before)
+
+    def test_tooManyFiles(self) -> None:
+        """
+        When the watcher is at its limit of open files, the worker is refused,
+        the log says so, and the address is as free as before.
+        """
+        wanted = BindRequest(self.address)
+        skt = makeSocket(self.address)
+        with room(0):
+            verdict = self.listeners.request(
+                1, SocketRequest(wanted, starting=True), skt
+            )
+        assert isinstance(verdict, Refused), verdict
+        self.assertEqual(verdict.errno, errno.EMFILE)
+        self.assertEqual(self.listeners.addresses, [])
+        [warning] = [text for text in self.events.texts if "Cannot listen" in text]
+        self.assertIn(os.strerror(errno.EMFILE), warning)
+        self.assertEqual(self.number(1), 1)
+
+    def test_released(self) -> None:
+        """
+        Who stops listening gets nothing more, and when the last one does, the
+        number is not used again.
+        """
+        self.number(1)
+        self.listeners.release(1, self.address)
+        self.assertEqual(self.number(1), 2)
+
+    def test_leaves(self) -> None:
+        """
+        A worker that leaves or dies gets nothing more; whoever comes after it
+        gets the same number.
+        """
+        self.number(1)
+        self.listeners.workerReady(1)
+        self.listeners.workerStopping(1)
+        self.listeners.release(1, self.address)
+        self.listeners.workerGone(1)
+        self.assertEqual(self.number(2), 1)

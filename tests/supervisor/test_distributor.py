@@ -1,0 +1,385 @@
+"""
+Which addresses the watcher accepts for, and which workers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import partial
+from typing import Any, Optional
+
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.sockethelpers import Events, descriptors, room, shortDirectory
+from twisted_cluster.errors import InvalidBalance
+from twisted_cluster.interfaces import IBalancer
+from twisted_cluster.ipc.clients import LISTENER
+from twisted_cluster.policy.balance import KERNEL, RoundRobin
+from twisted_cluster.sockets.addresses import Address, BindRequest
+from twisted_cluster.sockets.binding import BoundSocket, bindSocket, makeSocket
+from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.supervisor import distributor as distributors
+from twisted_cluster.supervisor.distributor import Distributor
+from twisted_cluster.testing import DescriptorReactor
+
+OWN = f"{__name__}:Own"
+BREAKING = f"{__name__}.breaking"
+
+
+@implementer(IBalancer)
+class Own(RoundRobin):
+    """
+    A balancer of one's own.
+    """
+
+    firstBytes = 0
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Own.made += 1
+
+
+class Maker:
+    """
+    What makes balancers, as long as that works.
+    """
+
+    broken: Optional[object] = None
+
+
+def breaking() -> Any:
+    """
+    Make a balancer, or whatever the test says.
+    """
+    if isinstance(Maker.broken, Exception):
+        raise Maker.broken
+    return Maker.broken or RoundRobin()
+
+
+class DistributorTests(SynchronousTestCase):
+    """
+    A distributor, with sockets, and workers that take what they are given.
+    """
+
+    def setUp(self) -> None:
+        before = descriptors()
+        self.events = Events()
+        self.patch(distributors, "_log", Logger(observer=self.events))
+        self.reactor = DescriptorReactor()
+        self.distributor = self.make("round-robin")
+        self.bound: list[BoundSocket] = []
+        self.workers: dict[int, Handover] = {}
+        self.taken: dict[int, list[int]] = {}
+
+        def end() -> None:
+            for bound in self.bound:
+                self.distributor.closes(bound.address)
+                bound.close()
+            for worker, handover in self.workers.items():
+                self.distributor.workerGone(worker)
+                handover.abort()
+            self.assertEqual(before, descriptors())
+            self.assertEqual([], self.reactor.getReaders())
+            self.assertEqual([], self.reactor.getDelayedCalls())
+
+        self.addCleanup(end)
+
+    def make(self, balance: str = KERNEL) -> Distributor:
+        return Distributor(self.reactor, balance)
+
+    def bind(self, address: Optional[Address] = None) -> BoundSocket:
+        """
+        Bind an address.
+        """
+        wanted = BindRequest(address or Address("tcp", "127.0.0.1"))
+        bound = bindSocket(wanted, makeSocket(wanted.address), 64)
+        self.bound.append(bound)
+        return bound
+
+    def start(self, *ids: int) -> None:
+        """
+        Start workers, which serve.
+        """
+        for each in ids:
+            ours, theirs = socket.socketpair()
+            channel = self.distributor.intake(each, each - 1).connect(ours)
+            handover = self.workers[each] = Handover(self.reactor, theirs)
+            self.taken[each] = []
+            handover.arrived = partial(self.take, each)
+            channel.start()
+            handover.start()
+            self.distributor.workerReady(each)
+
+    def take(self, worker: int) -> None:
+        while arrivals := self.workers[worker].take():
+            for each in arrivals:
+                os.close(each.descriptor)
+                self.taken[worker] += LISTENER.unpack(each.data)
+
+    def connect(self, bound: BoundSocket, count: int = 1) -> None:
+        """
+        Connect, and see what becomes of it.
+        """
+        for _ in range(count):
+            with socket.socket(bound.socket.family) as client:
+                client.connect(bound.socket.getsockname())
+                self.reactor.settle()
+
+    @property
+    def shares(self) -> dict[int, int]:
+        return {worker: len(taken) for worker, taken in self.taken.items()}
+
+    def test_default(self) -> None:
+        """
+        A worker that does not say how gets the default: its connections come
+        from the watcher, with the address's number.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        numbers = {self.distributor.joins(each, bound, "") for each in (1, 2)}
+        self.assertEqual(numbers, {1})
+        self.connect(bound, 4)
+        self.assertEqual(self.taken, {1: [1, 1], 2: [1, 1]})
+        self.assertEqual(
+            self.events.texts,
+            [
+                f"The watcher accepts on {bound.address} and balances by round-robin",
+            ],
+        )
+
+    def test_kernel(self) -> None:
+        """
+        Where the workers accept by themselves, nothing is accepted here.
+        """
+        self.distributor = self.make()
+        self.start(1)
+        bound = self.bind()
+        self.assertEqual(self.distributor.joins(1, bound, ""), 0)
+        self.connect(bound)
+        self.assertEqual(self.shares, {1: 0})
+        self.distributor.leaves(1, bound.address)
+        self.distributor.closes(bound.address)
+        self.assertEqual(self.events, [])
+
+    def test_explicit(self) -> None:
+        """
+        What a worker asks for goes before the default, both ways.
+        """
+        self.start(1)
+        self.assertEqual(self.distributor.joins(1, self.bind(), KERNEL), 0)
+        self.assertEqual(self.distributor.joins(1, self.bind(), "sticky"), 1)
+        self.distributor.workerGone(1)
+        self.distributor = self.make()
+        self.start(1)
+        self.assertEqual(self.distributor.joins(1, self.bind(), ""), 0)
+        bound = self.bind()
+        self.assertEqual(self.distributor.joins(1, bound, "least-connections"), 1)
+        self.connect(bound, 2)
+        self.assertEqual(self.shares, {1: 2})
+
+    def test_check(self) -> None:
+        """
+        What there is by name, and the default, may be asked for.
+        """
+        for name in ("", KERNEL, "round-robin", "least-connections", "sticky"):
+            self.distributor.check(name)
+        for name in ("roundrobin", OWN, "os.getpid"):
+            error = self.assertRaises(InvalidBalance, self.distributor.check, name)
+            self.assertIn(f"balance={name} is none of kernel, round-robin", str(error))
+            self.assertIn("--balance", str(error))
+
+    def test_ownCode(self) -> None:
+        """
+        Code of one's own may be asked for when it is the default, and each
+        address has a balancer of its own.
+        """
+        self.distributor = self.make(OWN)
+        self.distributor.check(OWN)
+        self.start(1)
+        made = Own.made
+        self.distributor.joins(1, self.bind(), "")
+        self.distributor.joins(1, self.bind(), OWN)
+        self.distributor.joins(1, self.bind(), "sticky")
+        self.assertEqual(Own.made, made + 2)
+
+    def test_unknownDefault(self) -> None:
+        """
+        A default that there is not is refused at once.
+        """
+        self.assertRaises(InvalidBalance, self.make, "round-about")
+
+    def test_brokenMaker(self) -> None:
+        """
+        When code of one's own makes no balancer any more, workers take turns,
+        and the log says why.
+        """
+        Maker.broken = None
+        self.distributor = self.make(BREAKING)
+        self.start(1, 2)
+        for broken in (LookupError("no"), object()):
+            Maker.broken = broken
+            bound = self.bind()
+            for worker in (1, 2):
+                self.assertGreater(self.distributor.joins(worker, bound, ""), 0)
+            self.connect(bound, 4)
+            failures = [event for event in self.events if "log_failure" in event]
+            self.assertEqual(len(failures), 1)
+            self.events.clear()
+        self.assertEqual(self.shares, {1: 4, 2: 4})
+
+    def test_udp(self) -> None:
+        """
+        There are no connections to UDP.
+        """
+        self.start(1)
+        bound = self.bind(Address("udp", "127.0.0.1"))
+        self.assertEqual(self.distributor.joins(1, bound, "sticky"), 0)
+
+    def test_stranger(self) -> None:
+        """
+        One without a channel accepts by itself.
+        """
+        self.assertEqual(self.distributor.joins(9, self.bind(), ""), 0)
+        self.distributor.workerStopping(9)
+        self.distributor.workerGone(9)
+
+    def test_numbers(self) -> None:
+        """
+        A number stays for an address as long as that is open, whoever comes and
+        goes; it is never used again.
+        """
+        self.start(1, 2)
+        one, two = self.bind(), self.bind()
+        self.assertEqual(self.distributor.joins(1, one, ""), 1)
+        self.assertEqual(self.distributor.joins(1, two, ""), 2)
+        self.distributor.leaves(1, one.address)
+        self.assertEqual(self.distributor.joins(2, one, ""), 1)
+        self.distributor.closes(one.address)
+        self.assertEqual(self.distributor.joins(2, one, ""), 3)
+        self.connect(one)
+        self.connect(two)
+        self.assertEqual(self.taken, {1: [2], 2: [3]})
+
+    def test_changed(self) -> None:
+        """
+        The last that asks otherwise decides for all, and the log says so.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.distributor.joins(1, bound, "")
+        self.distributor.joins(2, bound, "sticky")
+        self.connect(bound, 4)
+        self.assertEqual(sorted(self.shares.values()), [0, 4])
+        self.assertEqual(
+            self.events.texts[1:],
+            [f"From now on, the watcher balances {bound.address} by sticky"],
+        )
+        self.distributor.joins(1, bound, "sticky")
+        self.assertEqual(len(self.events), 2)
+
+    def test_leaves(self) -> None:
+        """
+        Who listens no more gets no more.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.distributor.joins(1, bound, "")
+        self.distributor.joins(2, bound, "")
+        self.distributor.leaves(1, bound.address)
+        self.distributor.leaves(1, Address("tcp", "127.0.0.1", 1))
+        self.connect(bound, 3)
+        self.assertEqual(self.shares, {1: 0, 2: 3})
+
+    def test_closes(self) -> None:
+        """
+        What is closed is accepted no more, and its duplicate is closed.
+        """
+        self.start(1)
+        bound = self.bind()
+        before = descriptors()
+        self.distributor.joins(1, bound, "")
+        self.assertEqual(descriptors(), before + 1)
+        self.distributor.closes(bound.address)
+        self.distributor.closes(bound.address)
+        self.assertEqual(descriptors(), before)
+        self.connect(bound)
+        self.assertEqual(self.shares, {1: 0})
+
+    def test_serves(self) -> None:
+        """
+        A worker gets something from when it serves until it leaves.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.distributor.joins(1, bound, "")
+        self.distributor.joins(2, bound, "")
+        self.distributor.workerStopping(1)
+        self.connect(bound, 2)
+        self.assertEqual(self.shares, {1: 0, 2: 2})
+        self.distributor.workerStopping(2)
+        with socket.create_connection(bound.socket.getsockname()):
+            self.reactor.settle()
+            self.assertEqual(self.shares, {1: 0, 2: 2})
+            self.start(3)
+            self.distributor.joins(3, bound, "")
+            self.reactor.settle()
+        self.assertEqual(self.shares, {1: 0, 2: 2, 3: 1})
+
+    def test_gone(self) -> None:
+        """
+        What a dead worker had not taken goes to others.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.distributor.joins(1, bound, "")
+        self.distributor.joins(2, bound, "")
+        self.workers[1].arrived = lambda: None
+        self.connect(bound, 4)
+        self.assertEqual(self.shares, {1: 0, 2: 2})
+        self.distributor.workerGone(1)
+        self.distributor.workerGone(1)
+        self.reactor.settle()
+        self.assertEqual(self.shares, {1: 0, 2: 4})
+
+    def test_boundAnew(self) -> None:
+        """
+        When an address is bound anew, connections to the new socket go to all
+        workers that listen there, under the same number.
+        """
+        self.start(1, 2)
+        address = Address.unix(os.fsencode(f"{shortDirectory(self)}/s"))
+        old = self.bind(address)
+        self.distributor.joins(1, old, "")
+        os.unlink(address.path)
+        new = self.bind(address)
+        self.assertEqual(self.distributor.joins(2, new, ""), 1)
+        self.bound.remove(old)
+        old.socket.close()
+        self.connect(new, 4)
+        self.assertEqual(self.shares, {1: 2, 2: 2})
+
+    def test_tooManyFiles(self) -> None:
+        """
+        At the limit of open files, the worker is not taken in, and nothing is
+        left of it; it may ask again.
+        """
+        self.start(1)
+        address = Address.unix(os.fsencode(f"{shortDirectory(self)}/s"))
+        old = self.bind(address)
+        with room(0):
+            self.assertRaises(OSError, self.distributor.joins, 1, old, "")
+        self.assertEqual(self.distributor.joins(1, old, ""), 1)
+        os.unlink(address.path)
+        new = self.bind(address)
+        with room(0):
+            self.assertRaises(OSError, self.distributor.joins, 1, new, "")
+        self.distributor.joins(1, new, "")
+        self.bound.remove(old)
+        old.socket.close()
+        self.connect(new)
+        self.assertEqual(self.shares, {1: 1})
