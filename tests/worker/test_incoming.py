@@ -1,0 +1,924 @@
+"""
+Connections that the watcher accepted, in the program's ports.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional
+
+from twisted.internet import main, tcp, unix
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import ITCPTransport, IUNIXTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.clients import makeCertificate
+from tests.sockethelpers import Events, descriptors, room, shortDirectory
+from twisted_cluster.ipc.clients import ENDED, LISTENER
+from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.testing import DescriptorReactor
+from twisted_cluster.worker import incoming as incomings
+from twisted_cluster.worker.incoming import Incoming
+
+NUMBER = 3
+LINGER = struct.pack("ii", 1, 0)
+NOT_THERE = "the worker did not take it: it does not listen there"
+ENDS = "the worker did not take it: it ends"
+
+
+class Echo(Protocol):
+    """
+    Sends back what it gets, and remembers its life.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.life: list[str] = []
+        self.received = b""
+
+    def connectionMade(self) -> None:
+        self.life.append("made")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.transport.write(data)
+
+    def connectionLost(self, reason: Failure = main.CONNECTION_DONE) -> None:  # type: ignore[assignment]
+        self.life.append("lost")
+
+
+class Keeping(Factory):
+    """
+    Keeps the protocols that it builds, and the addresses that it was asked with.
+
+    @ivar build: builds them.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.protocols: list[Any] = []
+        self.addresses: list[Any] = []
+        self.build: Callable[[], Any] = Echo
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.addresses.append(addr)
+        built = self.build()
+        if built is not None:
+            self.protocols.append(built)
+        return built
+
+
+class IncomingTestCase(SynchronousTestCase):
+    """
+    A worker with a port, and the watcher's end of its channel.
+
+    @ivar answers: what became of the connections that were given to it.
+    @ivar ended: how many it said have ended.
+    """
+
+    def setUp(self) -> None:
+        tcp._reservedFD.reserve()
+        self.directory = shortDirectory(self)
+        before = descriptors()
+        self.events = Events()
+        self.patch(incomings, "_log", Logger(observer=self.events))
+        self.reactor: Any = DescriptorReactor()
+        self.answers: list[Optional[str]] = []
+        self.ended = 0
+        self.lost: list[Any] = []
+        self.given: list[socket.socket] = []
+        self.clients: list[socket.socket] = []
+        self.ports: list[Any] = []
+        self.factory = Keeping()
+        ours, theirs = socket.socketpair()
+        self.number = theirs.fileno()
+        self.watcher = Handover(self.reactor, ours)
+        self.watcher.answered = self._answered
+        self.watcher.noted = self._noted
+        self.watcher.lost = lambda reason, tokens: self.lost.extend(tokens)
+        self.watcher.start()
+        self.incoming = Incoming(theirs.detach())
+
+        def end() -> None:
+            self.watcher.abort()
+            self.incoming.close()
+            for port in self.ports:
+                self.stop(port)
+            for skt in (*self.clients, *self.given):
+                skt.close()
+            self.reactor.settle()
+            self.assertEqual(before, descriptors())
+            self.assertEqual([], self.reactor.getReaders())
+            self.assertEqual([], self.reactor.getDelayedCalls())
+
+        self.addCleanup(end)
+
+    def _answered(self, token: object, why: Optional[str]) -> None:
+        self.answers.append(why)
+
+    def _noted(self, data: bytes) -> None:
+        (count,) = ENDED.unpack(data)
+        self.ended += count
+
+    def attach(self) -> None:
+        self.incoming.attach(self.reactor)
+        self.reactor.settle()
+
+    def start(self, port: Any, number: int = NUMBER) -> Any:
+        """
+        Start a port as one that gets its connections from the watcher.
+        """
+        self.incoming.enter(port, number)
+        port.startListening()
+        self.ports.append(port)
+        return port
+
+    def stop(self, port: Any) -> None:
+        if port.connected:
+            port.stopListening()
+            self.reactor.advance(0)
+        self.incoming.leave(port)
+
+    def tcp(self, factory: Optional[Any] = None, interface: str = "127.0.0.1") -> Any:
+        port = tcp.Port(
+            0, factory or self.factory, interface=interface, reactor=self.reactor
+        )
+        return self.start(port)
+
+    def unix(self) -> Any:
+        path = f"{self.directory}/s".encode()
+        return self.start(unix.Port(path, self.factory, reactor=self.reactor))
+
+    def connect(self, port: Any, count: int = 1) -> list[socket.socket]:
+        """
+        Connect, and accept in the watcher.
+        """
+        clients = []
+        for _ in range(count):
+            client = socket.socket(port.addressFamily)
+            self.clients.append(client)
+            client.settimeout(10)
+            client.connect(port.socket.getsockname())
+            port.socket.setblocking(True)
+            self.given.append(port.socket.accept()[0])
+            clients.append(client)
+        return clients
+
+    def give(self, count: int = 1, data: bytes = LISTENER.pack(NUMBER)) -> None:
+        """
+        Give the oldest of these connections to the worker, and see what becomes
+        of them.
+        """
+        for skt in self.given[:count]:
+            self.watcher.send(skt.fileno(), data, skt)
+        self.reactor.settle()
+        for skt in self.given[:count]:
+            skt.close()
+        del self.given[:count]
+
+    def client(self, port: Any) -> socket.socket:
+        """
+        A client whose connection the worker has taken.
+        """
+        [client] = self.connect(port)
+        self.give()
+        self.assertEqual(self.answers, [None])
+        self.answers.clear()
+        return client
+
+    def assertEchoes(self, client: socket.socket) -> None:
+        """
+        The client is served.
+        """
+        client.send(b"hello")
+        self.reactor.settle()
+        self.assertEqual(client.recv(100), b"hello")
+
+    def hangUp(self, client: socket.socket) -> None:
+        """
+        Have the client end its connection.
+        """
+        client.close()
+        self.reactor.settle()
+
+
+class PortTests(IncomingTestCase):
+    """
+    What becomes of a connection is what the port would have made of it.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.attach()
+
+    def alone(self, port: Any, build: Callable[[], Any] = Echo) -> Any:
+        """
+        Have a port accept by itself, as Twisted does.
+
+        @return: the protocol that it makes.
+        """
+        self.factory.build = build
+        del port.startReading, port.stopReading
+        client = socket.socket(port.addressFamily)
+        self.clients.append(client)
+        client.connect(port.socket.getsockname())
+        port.socket.setblocking(False)
+        port.doRead()
+        return self.factory.protocols[-1]
+
+    def assertAsAlone(self, port: Any, client: socket.socket) -> Any:
+        """
+        All that the program can see is as it would be without us.
+
+        @return: the transport.
+        """
+        [ours] = self.factory.protocols
+        alone = self.alone(port).transport
+        mine = ours.transport
+        one, two = self.factory.addresses
+        self.assertEqual(one == mine.getPeer(), two == alone.getPeer())
+        self.assertEqual(type(one), type(two))
+        self.assertIsInstance(mine, type(alone))
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            self.assertEqual(getattr(type(mine), name), getattr(type(alone), name))
+        self.assertEqual(mine.getHost(), alone.getHost())
+        self.assertEqual(type(mine.getPeer()), type(alone.getPeer()))
+        self.assertEqual(mine.sessionno + 1, alone.sessionno)
+        self.assertIs(mine.server, port)
+        self.assertEqual(mine.hostname, alone.hostname)
+        self.assertEqual(len(mine.client), len(alone.client))
+        self.assertEqual(
+            mine.logstr.replace(str(mine.sessionno), str(alone.sessionno), 1),
+            alone.logstr,
+        )
+        self.assertEqual(mine.socket.family, alone.socket.family)
+        self.assertEqual(mine.socket.getblocking(), alone.socket.getblocking())
+        self.assertFalse(os.get_inheritable(mine.fileno()))
+        self.assertEqual(ours.life, ["made"])
+        self.assertEchoes(client)
+        alone.connectionLost(Failure(main.CONNECTION_DONE))
+        return mine
+
+    def test_tcp(self) -> None:
+        """
+        IPv4.
+        """
+        port = self.tcp()
+        client = self.client(port)
+        transport = self.assertAsAlone(port, client)
+        self.assertTrue(ITCPTransport.providedBy(transport))
+        expected = IPv4Address("TCP", *client.getsockname())
+        self.assertEqual(transport.getPeer(), expected)
+        self.hangUp(client)
+
+    def test_tcp6(self) -> None:
+        """
+        IPv6.
+        """
+        port = self.tcp(interface="::1")
+        client = self.client(port)
+        transport = self.assertAsAlone(port, client)
+        expected = IPv6Address("TCP", *client.getsockname())
+        self.assertEqual(transport.getPeer(), expected)
+        self.hangUp(client)
+
+    def test_unix(self) -> None:
+        """
+        UNIX sockets.
+        """
+        port = self.unix()
+        client = self.client(port)
+        transport = self.assertAsAlone(port, client)
+        self.assertTrue(IUNIXTransport.providedBy(transport))
+        self.assertEqual(transport.getPeer(), UNIXAddress(None))
+        self.hangUp(client)
+
+    def test_tls(self) -> None:
+        """
+        TLS, as C{listenSSL} makes it.
+        """
+        key, certificate = makeCertificate(Path(self.directory))
+        options = DefaultOpenSSLContextFactory(str(key), str(certificate))
+        port = self.tcp(TLSMemoryBIOFactory(options, False, self.factory, self.reactor))
+        client = self.client(port)
+        client.setblocking(False)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        secure = context.wrap_socket(client, do_handshake_on_connect=False)
+        self.clients.append(secure)
+        self.untilDone(secure.do_handshake)
+        secure.send(b"hello")
+        self.assertEqual(self.untilDone(partial(secure.recv, 100)), b"hello")
+        self.hangUp(secure)
+        self.assertEqual(self.ended, 1)
+        self.assertEqual(self.factory.protocols[0].life, ["made", "lost"])
+
+    def untilDone(self, action: Callable[[], Any]) -> Any:
+        """
+        Try again until what the other side has to do is done.
+        """
+        for _ in range(100):
+            try:
+                return action()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self.reactor.settle()
+        raise AssertionError("it never is")
+
+    def test_refusedByFactory(self) -> None:
+        """
+        A factory that builds no protocol refuses: the connection has ended.
+        """
+        self.factory.build = lambda: None
+        [client] = self.connect(self.tcp())
+        self.give()
+        self.assertEqual(client.recv(1), b"")
+        self.assertEqual((self.answers, self.ended), ([None], 1))
+
+    def test_factoryFails(self) -> None:
+        """
+        When building the protocol raises, even what a gone client would, that is
+        logged, the connection has ended, and the next is served.
+        """
+        port = self.tcp()
+        for kind in (LookupError, ConnectionResetError, SystemExit):
+
+            def fail(kind: type[BaseException] = kind) -> Any:
+                raise kind("no")
+
+            self.factory.build = fail
+            [client] = self.connect(port)
+            self.give()
+            self.assertEqual(client.recv(1), b"")
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+        self.assertEqual((self.answers, self.ended), ([None] * 3, 3))
+        self.factory.build = Echo
+        self.answers.clear()
+        client = self.client(port)
+        self.assertEchoes(client)
+        self.hangUp(client)
+
+    def test_protocolFails(self) -> None:
+        """
+        When the protocol raises as it is connected, that is logged, and the
+        connection stays, as alone; it ends once.
+        """
+        for kind in (LookupError, ConnectionResetError):
+
+            class Failing(Echo):
+                def connectionMade(self, kind: type[Exception] = kind) -> None:
+                    super().connectionMade()
+                    raise kind("no")
+
+            self.factory.build = Failing
+            client = self.client(self.tcp())
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+            self.assertEqual(self.ended, 0)
+            self.assertEchoes(client)
+            self.hangUp(client)
+            self.assertEqual(self.ended, 1)
+            self.ended = 0
+
+    def test_transportFails(self) -> None:
+        """
+        When the transport cannot be made, that is logged, and the connection has
+        ended.
+        """
+        port = self.tcp()
+
+        class Failing(tcp.Server):
+            def __init__(self, *arguments: Any) -> None:
+                raise LookupError("no")
+
+        port.transport = Failing
+        [client] = self.connect(port)
+        self.give()
+        self.assertEqual(client.recv(1), b"")
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+        self.assertEqual(self.ended, 1)
+
+    def test_ownTransports(self) -> None:
+        """
+        A port of which the program has changed the transports makes those.
+        """
+        port = self.tcp()
+
+        class Own(tcp.Server):
+            def connectionLost(self, reason: Any) -> None:
+                self.own = "lost"
+                super().connectionLost(reason)
+
+        port.transport = Own
+        client = self.client(port)
+        transport = self.factory.protocols[0].transport
+        self.assertIsInstance(transport, Own)
+        self.assertEqual(type(transport).__qualname__, Own.__qualname__)
+        self.hangUp(client)
+        self.assertEqual(transport.own, "lost")
+        self.assertEqual(self.ended, 1)
+
+    def test_madeByFunction(self) -> None:
+        """
+        What makes them may be no class.
+        """
+        port = self.tcp()
+        port.transport = lambda *arguments: tcp.Server(*arguments)
+        client = self.client(port)
+        transport = self.factory.protocols[0].transport
+        self.assertIs(type(transport), tcp.Server)
+        self.hangUp(client)
+        self.assertEqual(self.factory.protocols[0].life, ["made", "lost"])
+        self.assertEqual(self.ended, 1)
+
+    def test_oneClass(self) -> None:
+        """
+        All connections of all ports have transports of one class.
+        """
+        clients = [self.client(self.tcp()), self.client(self.tcp())]
+        one, two = (each.transport for each in self.factory.protocols)
+        self.assertIs(type(one), type(two))
+        for client in clients:
+            self.hangUp(client)
+
+    def test_accepts(self) -> None:
+        """
+        The port itself is never watched.
+        """
+        port = self.tcp()
+        self.assertNotIn(port, self.reactor.getReaders())
+        port.resumeProducing()
+        self.assertNotIn(port, self.reactor.getReaders())
+
+
+class EndTests(IncomingTestCase):
+    """
+    The watcher is told of each connection that has ended, once.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.attach()
+        self.port = self.tcp()
+
+    def transport(self) -> Any:
+        self.client(self.port)
+        return self.factory.protocols[-1].transport
+
+    def test_byClient(self) -> None:
+        """
+        The client ends it.
+        """
+        client = self.client(self.port)
+        self.assertEqual(self.ended, 0)
+        self.hangUp(client)
+        self.assertEqual(self.ended, 1)
+
+    def test_byProgram(self) -> None:
+        """
+        The program ends it.
+        """
+        transport = self.transport()
+        transport.loseConnection()
+        transport.loseConnection()
+        self.reactor.settle()
+        self.assertEqual(self.ended, 1)
+
+    def test_aborted(self) -> None:
+        """
+        The program aborts it.
+        """
+        transport = self.transport()
+        transport.abortConnection()
+        self.reactor.settle()
+        self.assertEqual(self.ended, 1)
+
+    def test_inConnectionMade(self) -> None:
+        """
+        The program ends it as soon as it is made.
+        """
+
+        class Leaving(Echo):
+            def connectionMade(self) -> None:
+                self.transport.loseConnection()
+
+        self.factory.build = Leaving
+        self.transport()
+        self.assertEqual(self.ended, 1)
+
+    def test_raises(self) -> None:
+        """
+        The protocol raises when it hears of it.
+        """
+
+        class Failing(Echo):
+            def connectionLost(self, reason: Any = None) -> None:
+                raise LookupError("no")
+
+        self.factory.build = Failing
+        client = self.client(self.port)
+        client.close()
+        self.assertRaises(LookupError, self.reactor.settle)
+        self.reactor.removeReader(self.factory.protocols[0].transport)
+        self.reactor.settle()
+        self.assertEqual(self.ended, 1)
+
+    def test_many(self) -> None:
+        """
+        All that end in one turn are told at once.
+        """
+        notes: list[bytes] = []
+        self.watcher.noted = notes.append
+        clients = self.connect(self.port, 5)
+        self.give(5)
+        for client in clients:
+            client.close()
+        self.reactor.settle()
+        self.assertEqual(notes, [ENDED.pack(5)])
+
+    def test_clientGone(self) -> None:
+        """
+        A client that has reset its connection before the worker looked: nobody
+        has to know of it, but it has ended.
+        """
+        [client] = self.connect(self.port)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        client.close()
+        self.give()
+        self.assertEqual((self.answers, self.ended), ([None], 1))
+        self.assertEqual(self.factory.addresses, [])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_clientClosed(self) -> None:
+        """
+        One that has only closed it is served what it sent.
+        """
+        [client] = self.connect(self.port)
+        client.send(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        self.give()
+        self.assertEqual(self.factory.protocols[0].received, b"hello")
+        self.assertEqual(self.ended, 1)
+
+    def test_channelLost(self) -> None:
+        """
+        Without a channel, nobody is told; nothing else changes.
+        """
+        client = self.client(self.port)
+        self.watcher.abort()
+        self.reactor.settle()
+        self.assertEchoes(client)
+        self.hangUp(client)
+        self.assertEqual(self.factory.protocols[0].life, ["made", "lost"])
+
+    def test_forked(self) -> None:
+        """
+        What ends in a child of the worker has not ended in the worker.
+        """
+        client = self.client(self.port)
+        transport = self.factory.protocols[0].transport
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            try:
+                transport.connectionLost(Failure(ConnectionAborted()))
+                self.reactor.advance(0)
+            finally:
+                os._exit(0)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        self.reactor.settle()
+        self.assertEqual(self.ended, 0)
+        client.close()
+
+
+class ListeningTests(IncomingTestCase):
+    """
+    What is not wanted is given back.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.attach()
+
+    def assertGivenBack(self, why: str = NOT_THERE) -> None:
+        """
+        The watcher has the connection again, and the worker does not.
+        """
+        self.watcher.send(self.given[-1].fileno(), LISTENER.pack(NUMBER), None)
+        self.reactor.settle()
+        self.assertEqual(self.answers, [why])
+        self.answers.clear()
+        self.assertEqual(self.factory.protocols, [])
+
+    def test_unknown(self) -> None:
+        """
+        A number that the worker does not know.
+        """
+        port = self.tcp()
+        self.connect(port)
+        self.give(data=LISTENER.pack(NUMBER + 1))
+        self.assertEqual(self.answers, [NOT_THERE])
+
+    def test_paused(self) -> None:
+        """
+        While the program has paused the port; and no longer.
+        """
+        port = self.tcp()
+        self.connect(port)
+        port.stopReading()
+        self.assertGivenBack()
+        port.pauseProducing()
+        self.assertGivenBack()
+        port.resumeProducing()
+        self.give()
+        self.assertEqual(self.answers, [None])
+        self.hangUp(self.clients[0])
+
+    def test_stopped(self) -> None:
+        """
+        From when the program says that the port stops; afterwards, the port is
+        as it was before.
+        """
+        port = self.tcp()
+        self.connect(port)
+        port.stopListening()
+        self.assertGivenBack()
+        self.stop(port)
+        self.assertGivenBack()
+        self.assertNotIn("startReading", port.__dict__)
+        self.assertNotIn("stopReading", port.__dict__)
+
+    def test_order(self) -> None:
+        """
+        Each is answered by itself, in order, whatever lies between.
+        """
+        self.connect(self.tcp(), 4)
+        for skt, number in zip(self.given, (3, 9, 3, 9), strict=True):
+            self.watcher.send(skt.fileno(), LISTENER.pack(number), None)
+        self.reactor.settle()
+        self.assertEqual(self.answers, [None, NOT_THERE, None, NOT_THERE])
+        for client in self.clients:
+            client.close()
+
+    def test_stoppedWithin(self) -> None:
+        """
+        What was taken together with the one that had the program stop the port
+        is ended; what is in order behind that is given back.
+        """
+        port = self.tcp()
+
+        def stop() -> None:
+            port.stopListening()
+            self.incoming.leave(port)
+
+        self.factory.build = stop
+        clients = self.connect(port, 3)
+        self.give(3)
+        self.assertEqual(self.answers, [None] * 3)
+        self.assertEqual(self.ended, 3)
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+
+    def test_ends(self) -> None:
+        """
+        From when the worker ends.
+        """
+        self.connect(self.tcp())
+        self.incoming.stop()
+        self.assertGivenBack(ENDS)
+        self.incoming.stop()
+
+    def test_endsWhileWaiting(self) -> None:
+        """
+        What waits for the word to leave is served, if the word is on its way;
+        the rest is given back, even if it made no sense.
+        """
+        port = self.tcp()
+        clients = self.connect(port, 3)
+        self.fill()
+        self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), 0)
+        self.watcher.send(self.given[1].fileno(), b"garbage", 1)
+        self.watcher.send(self.given[2].fileno(), LISTENER.pack(NUMBER), 2)
+        self.watcher.pauseProducing()
+        self.reactor.settle()
+        self.assertEqual(self.answers, [])
+        self.incoming.stop()
+        self.watcher.resumeProducing()
+        self.reactor.settle()
+        self.assertEqual(self.answers, [ENDS, ENDS, ENDS])
+        self.assertEqual(len(clients), 3)
+
+    def fill(self) -> None:
+        """
+        Let the worker have so much to say that no more fits.
+        """
+        self.watcher.noted = lambda data: None
+        self.watcher.pauseProducing()
+        handover: Any = self.incoming._handover
+        while not handover.pending:
+            handover.note(b"x" * 60_000)
+
+    def test_tooManyFiles(self) -> None:
+        """
+        At its limit of open files, it gives back what it cannot hold.
+        """
+        port = self.tcp()
+        [client] = self.connect(port)
+        with room(0):
+            self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), None)
+            self.reactor.settle()
+        [why] = self.answers
+        assert why is not None
+        self.assertIn("Too many open files", why)
+        self.answers.clear()
+        self.give()
+        self.assertEqual(self.answers, [None])
+        self.assertEchoes(client)
+        self.hangUp(client)
+
+
+class ChannelTests(IncomingTestCase):
+    """
+    The channel's own life.
+    """
+
+    def test_before(self) -> None:
+        """
+        What came before the reactor ran is taken when it runs, once.
+        """
+        port = self.tcp()
+        [client] = self.connect(port)
+        self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), None)
+        self.reactor.settle()
+        self.assertEqual(self.answers, [])
+        self.attach()
+        self.attach()
+        self.assertEqual(self.answers, [None])
+        self.assertEchoes(client)
+        self.hangUp(client)
+
+    def test_endsBefore(self) -> None:
+        """
+        What came before the reactor ran, too.
+        """
+        self.connect(self.tcp())
+        self.incoming.stop()
+        self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), None)
+        self.attach()
+        self.assertEqual(self.answers, [ENDS])
+
+    def test_garbage(self) -> None:
+        """
+        A connection whose data makes no sense ends the channel, and the log says
+        what that means.
+        """
+        self.attach()
+        self.connect(self.tcp(), 2)
+        self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), 0)
+        self.reactor.settle()
+        self.watcher.send(self.given[1].fileno(), b"hello", 1)
+        self.reactor.settle()
+        self.assertEqual((self.answers, self.lost), ([None], [1]))
+        [text] = self.events.texts
+        self.assertTrue(text.startswith("This worker gets no more connections"), text)
+        self.assertIn("a connection to b'hello'.  What", text)
+        self.hangUp(self.clients[0])
+
+    def test_watcherGone(self) -> None:
+        """
+        That the watcher has closed it is said, unless the worker ends anyhow.
+        """
+        self.attach()
+        self.watcher.abort()
+        self.reactor.settle()
+        self.assertEqual(len(self.events), 1)
+        self.incoming.stop()
+
+    def test_watcherGoneInTheEnd(self) -> None:
+        """
+        Otherwise, not.
+        """
+        self.attach()
+        self.incoming.stop()
+        self.watcher.abort()
+        self.reactor.settle()
+        self.incoming.stop()
+        self.incoming.close()
+        self.assertEqual(self.events, [])
+
+    def replace(self) -> socket.socket:
+        """
+        Have the program close the channel's descriptor and use the number for
+        a socket of its own.
+
+        @return: the other end of that.
+        """
+        mine, others = socket.socketpair()
+        os.dup2(mine.fileno(), self.number)
+        mine.close()
+        self.clients.append(others)
+        self.addCleanup(os.close, self.number)
+        others.setblocking(False)
+        return others
+
+    def assertUntouched(self, others: socket.socket) -> None:
+        """
+        The program's own socket is open, and nothing was written to it, read
+        from it or shut down.
+        """
+        self.assertRaises(BlockingIOError, others.recv, 1)
+        others.send(b"to the program")
+        self.assertEqual(os.read(self.number, 100), b"to the program")
+        os.write(self.number, b"to others")
+        self.assertEqual(others.recv(100), b"to others")
+
+    def test_replacedBefore(self) -> None:
+        """
+        A program that has closed the descriptor before the reactor runs, and has
+        another socket there, keeps that.
+        """
+        others = self.replace()
+        self.attach()
+        self.assertUntouched(others)
+        self.assertIn("the program closed its descriptor", self.events.texts[0])
+        self.incoming.stop()
+        self.incoming.close()
+        self.assertUntouched(others)
+
+    def test_replacedAndNeverRun(self) -> None:
+        """
+        Or if it never runs.
+        """
+        others = self.replace()
+        self.incoming.close()
+        self.assertUntouched(others)
+
+    def test_closedBefore(self) -> None:
+        """
+        Or if there is nothing.
+        """
+        os.close(self.number)
+        self.attach()
+        self.assertIn("the program closed its descriptor", self.events.texts[0])
+
+    def test_replacedWhile(self) -> None:
+        """
+        Likewise while the reactor runs: nothing is said there, and nothing is
+        heard.
+        """
+        self.attach()
+        client = self.client(self.tcp())
+        others = self.replace()
+        self.assertEqual(self.events, [])
+        self.hangUp(client)
+        self.assertUntouched(others)
+        self.assertIn("the program closed the channel's", self.events.texts[0])
+        self.assertEqual(self.ended, 0)
+
+    def test_replacedThenRead(self) -> None:
+        """
+        Nor is what the program is sent there.
+        """
+        self.attach()
+        others = self.replace()
+        others.send(b"for the program")
+        self.reactor.settle()
+        self.assertEqual(os.read(self.number, 100), b"for the program")
+        self.assertUntouched(others)
+        self.assertEqual(len(self.events), 1)
+
+    def test_replacedWhileTaking(self) -> None:
+        """
+        A connection for which the word cannot leave any more is not served.
+        """
+        self.attach()
+        port = self.tcp()
+        opened: list[socket.socket] = []
+
+        def build() -> None:
+            opened.append(self.replace())
+
+        self.factory.build = build
+        self.connect(port, 3)
+        for token, number in enumerate((NUMBER, NUMBER + 1, NUMBER)):
+            data = LISTENER.pack(number)
+            self.watcher.send(self.given[token].fileno(), data, token)
+        self.reactor.settle()
+        [others] = opened
+        self.assertUntouched(others)
+        self.assertEqual(len(self.factory.addresses), 1)
+        self.assertEqual((self.answers, self.lost), ([None], [1, 2]))
+        self.assertIn("the program closed the channel's", self.events.texts[0])
