@@ -76,6 +76,10 @@ def channel():
 def soon(function, *args):
     reactor.callLater(0.05, function, *args)
 
+def standStill(seconds):
+    print("it stands still")
+    time.sleep(seconds)
+
 files = []
 def fill():
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))

@@ -111,8 +111,8 @@ class StandingStill(StormTestCase):
         watcher = await self.tokens(2)
         port = portOf(watcher)
         [victim, other] = await self.full(watcher)
-        await watcher.workers[0].request("soon(time.sleep, 4)")
-        await until(lambda: stateOf(victim) == "blocked")
+        await watcher.workers[0].request("soon(standStill, 4)")
+        await self.logged.waitFor("it stands still")
         calls = self.storm.calls(port, 200)
         await until(lambda: sum(call.over for call in calls) >= 200 - WINDOW)
         await self.storm.over(self.storm.calls(port, 50), 3)
@@ -368,17 +368,6 @@ class Ends(StormTestCase):
         self.assertEqual({call.pid for call in calls}, {pid})
         await until(lambda: self.connections(watcher) == [0])
         self.assertEqual([t for t in self.logged.texts if "Traceback" in t], [])
-
-
-def stateOf(pid: int) -> str:
-    """
-    Whether a process sleeps in time.sleep: C{blocked}.
-    """
-    try:
-        with open(f"/proc/{pid}/wchan") as file:
-            return "blocked" if "nanosleep" in file.read() else ""
-    except OSError:
-        return ""
 
 
 def backlogOf(port: int) -> int:
