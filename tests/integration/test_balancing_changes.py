@@ -228,23 +228,3 @@ class Changes(StormTestCase):
         self.assertEqual(self.logged.count("and balances by round-robin"), 1)
         self.assertEqual(self.logged.count("by sticky"), 1)
         self.assertEqual(self.logged.count("by least-connections"), 1)
-
-    async def test_untakenBeforeKernel(self) -> None:
-        """
-        What a worker was handed and had not taken is answered although the workers
-        after it accept by themselves.
-        """
-        self.port = freePort()
-        watcher = await self.tokens(2, self._say("round-robin"), shutdownTimeout=1.0)
-        for pid in await self.full(watcher):
-            os.kill(pid, signal.SIGSTOP)
-        self.storm.calls(self.port, 20)
-        await until(lambda: sum(self.connections(watcher)) == 20)
-        self._say("kernel")
-        await watcher.restart().addTimeout(60, reactor)
-        await self.storm.end(10)
-        self.assertEqual(self.storm.check(self, {}), [])
-
-    test_untakenBeforeKernel.todo = (  # type: ignore[attr-defined]  # trial's
-        "they wait for a worker that listens there by the watcher, and none comes"
-    )
