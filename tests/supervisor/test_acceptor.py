@@ -321,6 +321,8 @@ class AcceptingTests(AcceptorTestCase):
         self.clients.append(old)
         identity = identify(self.server)
         self.acceptor.replace(self.server)
+        # Reactors know what they watch by its number.
+        self.assertNotIn(self.acceptor, self.reactor.getReaders())
         self.assertEqual(os.fstat(self.acceptor.fileno()).st_ino, identity[1])
         self.reactor.settle()
         [client] = self.connect()
@@ -416,6 +418,23 @@ class ReturnedTests(AcceptorTestCase):
         self.reactor.settle()
         [second] = self.connect()
         [two] = self.join(2)
+        peers = [each.getpeername() for each in two.taken]
+        self.assertEqual(peers, [first.getsockname(), second.getsockname()])
+
+    def test_returnedFirst(self) -> None:
+        """
+        Nothing is accepted before what came back in the same turn of the reactor
+        has a worker.
+        """
+        one, two = self.join(1, 2)
+        one.takes = False
+        [first] = self.connect()
+        second = socket.create_connection(self.server.getsockname())
+        self.clients.append(second)
+        self.acceptor.leave(1)
+        one.intake.close()
+        self.acceptor.doRead()
+        self.reactor.settle()
         peers = [each.getpeername() for each in two.taken]
         self.assertEqual(peers, [first.getsockname(), second.getsockname()])
 
@@ -934,6 +953,8 @@ class ExhaustionTests(AcceptorTestCase):
         self.clients.extend(clients)
         with room(0):
             self.reactor.settle()
+            self.acceptor.changed()
+            self.reactor.advance(0)
             self.assertNotIn(self.acceptor, self.reactor.getReaders())
             self.reactor.elapse(1.0)
             self.assertEqual(self.shares, {1: 0, 2: 0})
