@@ -21,6 +21,7 @@ from benchmarks.measuring import Contender, Result
 from benchmarks.messages import long, messages, requests
 from benchmarks.start import start
 from benchmarks.tables import Table, align
+from benchmarks.transfers import transfers
 
 Found = Union[Result, Table]
 Benchmark = Callable[
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "long": long,
     "log": logs,
     "start": start,
+    "transfers": transfers,
     "connections": connections,
     "balance": balance,
 }
