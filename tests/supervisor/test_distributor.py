@@ -4,8 +4,10 @@ Which addresses the watcher accepts for, and which workers.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import weakref
 from functools import partial
 from typing import Any, Optional
 
@@ -345,6 +347,20 @@ class DistributorTests(SynchronousTestCase):
         self.distributor.workerGone(1)
         self.reactor.settle()
         self.assertEqual(self.shares, {1: 0, 2: 4})
+
+    def test_forgotten(self) -> None:
+        """
+        Nothing is kept of a dead worker.
+        """
+        bound = self.bind()
+        self.distributor.joins(1, bound, "")
+        kept = weakref.ref(self.distributor.intake(1, 0))
+        self.distributor.joins(1, bound, "")
+        self.reactor.settle()
+        self.distributor.workerGone(1)
+        self.reactor.settle()
+        gc.collect()
+        self.assertIsNone(kept())
 
     def test_boundAnew(self) -> None:
         """

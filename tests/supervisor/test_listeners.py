@@ -672,6 +672,17 @@ class BalancedTests(SynchronousTestCase):
         self.listeners.release(1, self.address)
         self.assertEqual(self.number(1), 2)
 
+    def test_releasedByOne(self) -> None:
+        """
+        While others listen, one that has stopped gets nothing more.
+        """
+        self.number(1)
+        self.number(2)
+        left: list[tuple[int, Address]] = []
+        self.patch(self.distributor, "leaves", lambda *args: left.append(args))
+        self.listeners.release(1, self.address)
+        self.assertEqual(left, [(1, self.address)])
+
     def test_leaves(self) -> None:
         """
         A worker that leaves or dies gets nothing more; whoever comes after it

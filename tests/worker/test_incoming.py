@@ -506,6 +506,17 @@ class EndTests(IncomingTestCase):
         self.reactor.settle()
         self.assertEqual(self.ended, 1)
 
+    def test_twice(self) -> None:
+        """
+        Somebody ends it who should not, and then it ends.
+        """
+        transport = self.transport()
+        self.reactor.removeReader(transport)
+        for _ in range(2):
+            transport.connectionLost(Failure(main.CONNECTION_DONE))
+        self.reactor.settle()
+        self.assertEqual(self.ended, 1)
+
     def test_inConnectionMade(self) -> None:
         """
         The program ends it as soon as it is made.

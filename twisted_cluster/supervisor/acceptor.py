@@ -253,7 +253,7 @@ class Acceptor:
         self._wanted, self._patience = balancer.firstBytes, balancer.patience
 
     def _accepted(self, skt: socket.socket, peer: Any) -> None:
-        host = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
+        host = peer[0] if isinstance(peer, tuple) else ""
         connection = Connection(self._address, host, final=not self._wanted)
         accepted = Accepted(skt, connection, self)
         if self._wanted:

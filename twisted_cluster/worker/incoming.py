@@ -186,7 +186,6 @@ class Incoming:
             port.addressFamily, socket.SOCK_STREAM, fileno=arrival.descriptor
         )
         try:
-            skt.setblocking(False)
             peer = _peerOf(skt)
         except OSError:
             skt.close()
