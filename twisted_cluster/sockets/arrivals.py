@@ -80,7 +80,7 @@ class Arrivals:
         if not self.givable:
             self.wanted = True
             return []
-        return [self._said.popleft() for _ in range(min(most, len(self._said)))]
+        return _first(self._said, most)
 
     def giveBack(self, count: int, why: str) -> None:
         """
@@ -132,7 +132,7 @@ class Arrivals:
             count += 1
         if not count:
             return False
-        self._said.extend(self._waiting.popleft() for _ in range(count))
+        self._said.extend(_first(self._waiting, count))
         self._transport.write(encodeTaken(count))
         self._word = self._transport.sent + self._transport.pending
         self.refuseLost()
@@ -141,6 +141,14 @@ class Arrivals:
     def _refuse(self, count: int, why: str) -> None:
         if self.open:
             self._transport.write(encodeGivenBack(count, why))
+
+
+def _first(queue: deque[Arrival], most: int) -> list[Arrival]:
+    if most >= len(queue):
+        everything = list(queue)
+        queue.clear()
+        return everything
+    return [queue.popleft() for _ in range(most)]
 
 
 def _close(arrival: Arrival) -> None:

@@ -175,7 +175,8 @@ class ClientSocketSendPipe(Pipe):
             Cancelling it does not bring the socket back.
         """
         try:
-            if self._closing or self.waiting >= self._maxQueued:
+            waiting = len(self._queue) + len(self._flushing)
+            if self._closing or waiting >= self._maxQueued:
                 raise self._refusal()
             frame = self._frame(data, unread)
             if type(socket) is int:
@@ -275,7 +276,11 @@ class ClientSocketSendPipe(Pipe):
         self._sentBytes -= len(sending.frame)
         if self._queue:
             self._goOn()
-        sending.settle(None if why is None else TransferFailed(why))
+        if why is None and sending.detached is None:
+            os.close(sending.descriptor)
+            sending.result.callback(None)
+        else:
+            sending.settle(None if why is None else TransferFailed(why))
         if self._closing:
             self._closeIfIdle()
 

@@ -210,12 +210,12 @@ class FrameParser:
 
     def _next(self, at: int, events: list[Event]) -> int:
         """
-        Read one frame, or one item of a batch.
+        Read one frame, or the items of a batch that are complete.
 
         @return: how many bytes it took, or 0 when it is not complete.
         """
         if self._batch:
-            return self._item(at, events)
+            return self._readItems(at, events)
         kind = self._buffer[at : at + 1]
         if kind == b"S":
             return self._begin(at)
@@ -259,18 +259,19 @@ class FrameParser:
         self._batch.extend([LOST] * missing)
         return _BATCH.size
 
-    def _item(self, at: int, events: list[Event]) -> int:
-        if not self._fits(at, _ITEM.size):
-            return 0
-        (length,) = _ITEM.unpack_from(self._buffer, at)
-        if length > self._largest:
-            raise ProtocolError(f"data of {length} bytes, over {self._largest}")
-        if not self._fits(at, _ITEM.size + length):
-            return 0
-        start = at + _ITEM.size
-        data = bytes(memoryview(self._buffer)[start : start + length])
-        events.append(Arrival(self._batch.popleft(), data))
-        return _ITEM.size + int(length)
+    def _readItems(self, at: int, events: list[Event]) -> int:
+        buffer, batch = self._buffer, self._batch
+        size, end, start = _ITEM.size, len(self._buffer), at
+        while batch and end - at >= size:
+            (length,) = _ITEM.unpack_from(buffer, at)
+            if length > self._largest:
+                raise ProtocolError(f"data of {length} bytes, over {self._largest}")
+            after = at + size + length
+            if after > end:
+                break
+            events.append(Arrival(batch.popleft(), bytes(buffer[at + size : after])))
+            at = after
+        return at - start
 
     def _taken(self, at: int, events: list[Event]) -> int:
         if not self._fits(at, _TAKEN.size):

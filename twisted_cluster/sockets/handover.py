@@ -316,7 +316,7 @@ class Handover:
         try:
             while self._events:
                 event = self._events.popleft()
-                if isinstance(event, Arrival):
+                if type(event) is Arrival:
                     self._arrivals.add(event)
                     new = True
                 elif isinstance(event, Note):
