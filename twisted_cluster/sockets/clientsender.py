@@ -56,7 +56,7 @@ Sockets that wait at the sender, unless told otherwise.
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class _Sending:
+class _Sending(msgspec.Struct, eq=False, gc=False):
     """
     A socket that was given to C{send()} and is not answered.
 
@@ -66,15 +66,10 @@ class _Sending:
     @ivar result: what C{send()} returned.
     """
 
-    __slots__ = ("descriptor", "detached", "frame", "result")
-
-    def __init__(
-        self, descriptor: int, frame: bytes, detached: Optional[Detached] = None
-    ) -> None:
-        self.descriptor = descriptor
-        self.frame = frame
-        self.detached = detached
-        self.result: Deferred[None] = Deferred()
+    descriptor: int
+    frame: bytes
+    result: Deferred[None]
+    detached: Optional[Detached] = None
 
     def settle(self, error: Optional[TransferFailed]) -> None:
         """
@@ -180,12 +175,12 @@ class ClientSocketSendPipe(Pipe):
                 raise self._refusal()
             frame = self._frame(data, unread)
             if type(socket) is int:
-                sending = _Sending(os.dup(socket), frame)
+                sending = _Sending(os.dup(socket), frame, Deferred())
             else:
                 descriptor = _descriptorOf(socket)
                 if descriptor is None:
                     return self._sendTransport(socket, frame)
-                sending = _Sending(os.dup(descriptor), frame)
+                sending = _Sending(os.dup(descriptor), frame, Deferred())
         except OSError as error:
             return fail(_explained(error, socket))
         except ClusterError as error:
@@ -231,7 +226,7 @@ class ClientSocketSendPipe(Pipe):
         return frame
 
     def _sendTransport(self, transport: Any, frame: bytes) -> Deferred[None]:
-        sending = _Sending(-1, frame)
+        sending = _Sending(-1, frame, Deferred())
         flushed = detach(transport, self._flushTimeout)
         self._flushing[flushed] = None
         self._queuedBytes += len(frame)

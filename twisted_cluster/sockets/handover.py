@@ -339,8 +339,9 @@ class Handover:
                 Failure(ProtocolError("answers to sockets that were never sent"))
             )
             return
+        tell, tokens = self._tell, self._tokens
         for _ in range(count):
-            self._tell(self.answered, self._tokens.popleft(), why)
+            tell(self.answered, tokens.popleft(), why)
 
     def _tell(self, whom: Callable[..., object], *what: object) -> None:
         try:
