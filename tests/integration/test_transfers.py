@@ -28,6 +28,7 @@ from tests.integration.support import (
 from tests.sockethelpers import descriptors
 from tests.sockets.reactors import Recorder
 from twisted_cluster.errors import ChannelFull, TransferFailed
+from twisted_cluster.sockets.attach import attach
 from twisted_cluster.sockets.clientreceiver import ClientSocketReceivePipe
 from twisted_cluster.sockets.clientsender import ClientSocketSendPipe
 from twisted_cluster.sockets.transferred import TransferredSocket
@@ -256,13 +257,11 @@ class Deaths(TransfersTestCase):
         command, pipe = self.sender("take", "7", window=50)
         await self.said(command, "ready")
         protocol = Recorder()
-        port = reactor.listenTCP(
-            0, Factory.forProtocol(lambda: protocol), interface="127.0.0.1"
-        )
-        client = socket.create_connection(("127.0.0.1", port.getHost().port))
-        self.addCleanup(client.close)
-        await until(lambda: protocol.connected)
-        await port.stopListening()
+        factory = Factory.forProtocol(lambda: protocol)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = socket.create_connection(server.getsockname())
+            self.addCleanup(client.close)
+            attach(reactor, server.accept()[0].detach(), factory)
         skt = self.file()
         before = descriptors()
         sent = [pipe.send(skt, number) for number in range(100)]
