@@ -4,6 +4,7 @@ Client sockets go through a pipe between two ends in one process.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any, Optional
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 
 from tests.sockethelpers import descriptors
@@ -31,6 +32,7 @@ from twisted_cluster.errors import (
     TransferFailed,
     UsageError,
 )
+from twisted_cluster.sockets.clientreceiver import MOST_WAITING
 from twisted_cluster.sockets.clients import (
     ClientSocketReceivePipe,
     ClientSocketSendPipe,
@@ -38,6 +40,7 @@ from twisted_cluster.sockets.clients import (
     TransferredSocket,
 )
 from twisted_cluster.sockets.frames import encodeBatch
+from twisted_cluster.sockets.transport import UNIXTransport
 
 
 class Point(msgspec.Struct):
@@ -53,11 +56,15 @@ class Consumer:
     Takes what a pipe yields, and closes it with the test.
     """
 
-    def __init__(self, case: PipesTestCase, most: int = 10**9) -> None:
+    def __init__(
+        self, case: PipesTestCase, most: int = 10**9, keep: bool = True
+    ) -> None:
         """
         @param most: leave the loop after so many.
+        @param keep: leave them open until then.
         """
         self.most = most
+        self.keep = keep
         self.taken: list[TransferredSocket] = []
         self.pause: Optional[Deferred[None]] = None
         self.case = case
@@ -66,7 +73,10 @@ class Consumer:
     async def run(self, pipe: ClientSocketReceivePipe) -> None:
         async for each in pipe:
             self.taken.append(each)
-            self.case.addCleanup(each.close)
+            if self.keep:
+                self.case.addCleanup(each.close)
+            else:
+                each.close()
             if self.pause is not None:
                 await self.pause
             if len(self.taken) == self.most:
@@ -433,6 +443,72 @@ class BackPressure(PipesTestCase):
             self.successResultOf(each)
         for each in first[ahead:]:
             self.failureResultOf(each, TransferFailed)
+
+    def test_flood(self) -> None:
+        """
+        A sender that keeps to no window is read no more when enough waits, and
+        loses nothing by it.
+        """
+        descriptor = self.file()
+        raw, theirs = socket.socketpair()
+        self.opened(raw).setblocking(False)
+        self.receiver.abort()
+        self.receiver = ClientSocketReceivePipe(self.reactor, theirs)
+        sent = 0
+        before = descriptors()
+
+        def flood() -> bool:
+            nonlocal sent
+            try:
+                while sent < 20_000:
+                    batch = [msgspec.msgpack.encode((sent + n, b"")) for n in range(50)]
+                    socket.send_fds(raw, [encodeBatch(batch)], [descriptor] * 50)
+                    sent += 50
+            except OSError as error:
+                # An ordinary user may not have as many on their way.
+                self.assertIn(error.errno, (errno.EAGAIN, errno.ETOOMANYREFS))
+                return False
+            return True
+
+        for _ in range(30):
+            flood()
+            self.turn()
+        self.assertTrue(descriptors() <= before + MOST_WAITING + 50)
+        self.assertTrue(MOST_WAITING <= sent < 20_000, sent)
+        consumer = Consumer(self, keep=False)
+
+        def done() -> bool:
+            try:
+                raw.recv(65536)
+            except BlockingIOError:
+                pass
+            return flood() and consumer.has(20_000)
+
+        self.until(done)
+        self.assertEqual(consumer.data, list(range(20_000)))
+
+    def test_takenWithoutConsumer(self) -> None:
+        """
+        Sockets whose sender was told that they are taken, when the consumer has
+        left meanwhile, are the next consumer's, even after the end.
+        """
+        consumer = Consumer(self)
+        for number in range(7):
+            sent = self.sender.send(self.file(), number)
+            self.until(partial(_allCalled, [sent]))
+        patch = self.patch(UNIXTransport, "_sendSome", lambda _: None)
+        frames = [msgspec.msgpack.encode((number, b"")) for number in range(7, 27)]
+        socket.send_fds(self.raw, [encodeBatch(frames)], [self.file()] * 20)
+        self.turn()
+        self.assertEqual(consumer.data, list(range(7)))
+        consumer.done.cancel()
+        self.failureResultOf(consumer.done, CancelledError)
+        patch.restore()
+        self.turn()
+        self.sender.abort()
+        self.until(lambda: self.receiver.whenClosed().called)
+        other = Consumer(self)
+        self.assertEqual(other.data, list(range(7, 27)))
 
 
 class Consuming(PipesTestCase):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Optional
+from typing import Any, Final, Optional
 from weakref import ref
 
 import msgspec
@@ -28,6 +28,12 @@ from twisted_cluster.errors import AlreadyConsumed, ProtocolError
 from twisted_cluster.sockets.clientpipe import CLOSE_TIMEOUT, Pipe
 from twisted_cluster.sockets.frames import LARGEST, MOST, Arrival
 from twisted_cluster.sockets.transferred import TransferredSocket
+
+MOST_WAITING: Final = 512
+"""
+Sockets that wait here, from which on nothing more is read: more than what a
+sender's window lets pass, unless it was made larger.
+"""
 
 _decode = msgspec.msgpack.Decoder(tuple[Any, bytes]).decode
 
@@ -62,6 +68,7 @@ class ClientSocketReceivePipe(Pipe):
         self._waiter: Optional[Deferred[None]] = None
         self._awake = False
         self._pace = 1
+        self._paused = False
         self._decoded: deque[tuple[Any, bytes]] = deque()
         self._taken: deque[TransferredSocket] = deque()
         self._undecodable: Optional[str] = None
@@ -145,6 +152,9 @@ class ClientSocketReceivePipe(Pipe):
             )
         if arrivals and self._pace < MOST:
             self._pace += self._pace
+        if self._paused and handover.waiting < MOST_WAITING:
+            self._paused = False
+            handover.resumeProducing()
         return bool(arrivals)
 
     def _decode(self, arrival: Arrival) -> bool:
@@ -157,14 +167,18 @@ class ClientSocketReceivePipe(Pipe):
 
     def _arrived(self) -> None:
         if self._waiter is None and self._decoded:
-            # Their senders were told that they are taken: keep them.
-            self._take()
+            # Their sender was told that they are taken: keep them.
+            while self._decoded and self._take():
+                pass
             return
         self._awake = True
         self._wake()
         self._awake = False
         if self._waiter is None:
             self._pace = 1
+            if not self._paused and self._handover.waiting >= MOST_WAITING:
+                self._paused = True
+                self._handover.pauseProducing()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

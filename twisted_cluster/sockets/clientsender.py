@@ -160,8 +160,8 @@ class ClientSocketSendPipe(Pipe):
             returns.
         @param unread: what was read from the connection and belongs to the
             receiver's protocol.
-        @return: a Deferred that fires when the other side's consumer has got the
-            socket.  It fails with L{NotTransferable}, L{MessageNotSerializable},
+        @return: a Deferred that fires when the other side has taken the socket for
+            its consumer.  It fails with L{NotTransferable}, L{MessageNotSerializable},
             L{MessageTooLarge}, L{ChannelFull} (too much is waiting: await the
             earlier ones), L{ChannelClosed}, C{OSError} (this process cannot
             duplicate the descriptor: C{EMFILE}, C{EBADF}); at once, and nothing

@@ -177,6 +177,13 @@ class Handover:
 
     # What is received.
 
+    @property
+    def waiting(self) -> int:
+        """
+        How many sockets arrived and are not answered.
+        """
+        return len(self._arrivals)
+
     def peek(self) -> Optional[Arrival]:
         """
         Look at the oldest socket that waits to be answered.  Its descriptor is
@@ -316,7 +323,7 @@ class Handover:
         try:
             while self._events:
                 event = self._events.popleft()
-                if type(event) is Arrival:
+                if isinstance(event, Arrival):
                     self._arrivals.add(event)
                     new = True
                 elif isinstance(event, Note):
