@@ -30,7 +30,12 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
 )
 from twisted_cluster.sockets.binding import makeSocket
-from twisted_cluster.sockets.commands import ReleaseSocket, RequestSocket
+from twisted_cluster.sockets.commands import (
+    ReleaseSocket,
+    RequestSocket,
+    addressValues,
+    questionValues,
+)
 from twisted_cluster.sockets.strictamp import LOST, StrictAMP
 from twisted_cluster.sockets.transport import UNIXTransport
 
@@ -114,7 +119,7 @@ class AskingProtocol(StrictAMP):
         """
         if self._gone is not None:
             return
-        box = _RELEASE.makeArguments(_valuesOf(address), self)
+        box = _RELEASE.makeArguments(addressValues(address), self)
         box[amp.COMMAND] = _RELEASE.commandName
         self._amp.sendBox(box)
 
@@ -195,7 +200,7 @@ class AskingProtocol(StrictAMP):
         )
         skt = makeSocket(wanted.address)
         try:
-            box = _REQUEST.makeArguments(questionOf(request, skt.fileno()), self)
+            box = _REQUEST.makeArguments(questionValues(request, skt.fileno()), self)
         except BaseException:
             skt.close()
             raise
@@ -272,34 +277,6 @@ class AskingTransport(UNIXTransport):
         """
         self._protocol.makeRoom()
         return super().doRead()
-
-
-def questionOf(request: SocketRequest, descriptor: int) -> dict[str, Any]:
-    """
-    What the arguments of L{RequestSocket} are for a request.
-
-    @param descriptor: an unbound socket, which stays the caller's.
-    """
-    return {
-        **_valuesOf(request.wanted.address),
-        "index": request.index,
-        "backlog": request.wanted.backlog,
-        "mode": request.wanted.mode,
-        "lock": request.wanted.lock,
-        "explicit": request.explicit,
-        "starting": request.starting,
-        "balance": request.balance,
-        "socket": descriptor,
-    }
-
-
-def _valuesOf(address: Address) -> dict[str, Any]:
-    return {
-        "kind": address.kind.encode("ascii"),
-        "host": address.host,
-        "port": address.port,
-        "path": address.path,
-    }
 
 
 def _hostOf(question: _Question) -> tuple[str, str]:

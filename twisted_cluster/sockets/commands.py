@@ -5,7 +5,11 @@ on which one side asks and the other answers.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.protocols import amp
+
+from twisted_cluster.sockets.addresses import Address, SocketRequest
 
 
 class RequestSocket(amp.Command):
@@ -68,3 +72,34 @@ class ReleaseSocket(amp.Command):
         (b"path", amp.String()),
     ]
     requiresAnswer = False
+
+
+def questionValues(request: SocketRequest, descriptor: int) -> dict[str, Any]:
+    """
+    What the arguments of L{RequestSocket} are for a request.
+
+    @param descriptor: an unbound socket, which stays the caller's.
+    """
+    return {
+        **addressValues(request.wanted.address),
+        "index": request.index,
+        "backlog": request.wanted.backlog,
+        "mode": request.wanted.mode,
+        "lock": request.wanted.lock,
+        "explicit": request.explicit,
+        "starting": request.starting,
+        "balance": request.balance,
+        "socket": descriptor,
+    }
+
+
+def addressValues(address: Address) -> dict[str, Any]:
+    """
+    What the arguments are that name an address, of either command.
+    """
+    return {
+        "kind": address.kind.encode("ascii"),
+        "host": address.host,
+        "port": address.port,
+        "path": address.path,
+    }

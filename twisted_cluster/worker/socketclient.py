@@ -36,7 +36,12 @@ from twisted_cluster.sockets.addresses import (
     Verdict,
 )
 from twisted_cluster.sockets.ancillary import receive
-from twisted_cluster.sockets.commands import ReleaseSocket, RequestSocket
+from twisted_cluster.sockets.commands import (
+    ReleaseSocket,
+    RequestSocket,
+    addressValues,
+    questionValues,
+)
 
 _log = Logger("twisted_cluster")
 
@@ -151,23 +156,8 @@ class SocketClient:
         with self._lock, closing(skt.dup()) as spare:
             self._asked += 1
             tag = b"%x" % self._asked
-            box = _REQUEST.makeArguments(
-                {
-                    "kind": address.kind.encode("ascii"),
-                    "host": address.host,
-                    "port": address.port,
-                    "path": address.path,
-                    "index": request.index,
-                    "backlog": request.wanted.backlog,
-                    "mode": request.wanted.mode,
-                    "lock": request.wanted.lock,
-                    "explicit": request.explicit,
-                    "starting": request.starting,
-                    "balance": request.balance,
-                    "socket": skt.fileno(),
-                },
-                self._wire,
-            )
+            question = questionValues(request, skt.fileno())
+            box = _REQUEST.makeArguments(question, self._wire)
             box[amp.COMMAND] = _REQUEST.commandName
             box[amp.ASK] = tag
             deadline = time.monotonic() + self._timeout
@@ -184,15 +174,7 @@ class SocketClient:
         with self._lock:
             if self._quiet or self._broken is not None:
                 return
-            box = _RELEASE.makeArguments(
-                {
-                    "kind": address.kind.encode("ascii"),
-                    "host": address.host,
-                    "port": address.port,
-                    "path": address.path,
-                },
-                self._wire,
-            )
+            box = _RELEASE.makeArguments(addressValues(address), self._wire)
             box[amp.COMMAND] = _RELEASE.commandName
             try:
                 self._send(box, time.monotonic() + self._timeout)
