@@ -32,13 +32,13 @@ from twisted_cluster.errors import (
     TransferFailed,
     UsageError,
 )
-from twisted_cluster.sockets.clientreceiver import MOST_WAITING
-from twisted_cluster.sockets.clients import (
+from twisted_cluster.sockets import (
     ClientSocketReceivePipe,
     ClientSocketSendPipe,
     ConnectionTransferred,
     TransferredSocket,
 )
+from twisted_cluster.sockets.clientreceiver import MOST_WAITING
 from twisted_cluster.sockets.frames import encodeBatch
 from twisted_cluster.sockets.transport import UNIXTransport
 

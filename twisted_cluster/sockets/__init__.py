@@ -2,7 +2,8 @@
 Sockets between processes; nothing here knows of clusters.
 
   - L{ClientSocketSendPipe}, L{ClientSocketReceivePipe}: move client connections,
-    with data, to another process (C{clients}; C{handover} and what is below it).
+    with data, to another process (C{clientsender}, C{clientreceiver}; C{handover}
+    and what is below it).
   - L{ServerSocketPipeProvider}, L{ServerSocketPipeFactory}: listen on sockets that
     another process binds (C{servers}; C{answering}, C{asking}, C{sharing}).
   - L{LocalIPCHub}, L{connect}: connect processes that were started by something

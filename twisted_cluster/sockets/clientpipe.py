@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import UsageError
+from twisted_cluster.sockets.connections import checkConnection
 from twisted_cluster.sockets.handover import Handover
 
 CLOSE_TIMEOUT: Final = 30.0
@@ -26,8 +26,7 @@ class Pipe:
     """
 
     def __init__(self, reactor: Any, connection: socket.socket, largest: int) -> None:
-        if (connection.family, connection.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
-            raise UsageError(f"{connection!r} is no UNIX stream socket")
+        checkConnection(connection)
         self._reactor = reactor
         self._handover = Handover(reactor, connection, largest)
         self._handover.lost = self._lost

@@ -60,7 +60,7 @@ class ClientSocketReceivePipe(Pipe):
             <twisted_cluster.sockets.clientsender.ClientSocketSendPipe>}.
         @param maxDataSize: the most bytes that the data of one socket may take;
             more ends the connection.
-        @raise UsageError: when the socket is none of that kind.
+        @raise UsageError: when the socket is none of that kind; it has been closed.
         """
         super().__init__(reactor, connection, maxDataSize)
         self._consumer: Optional[ref[AsyncIterator[TransferredSocket]]] = None

@@ -117,7 +117,7 @@ class ClientSocketSendPipe(Pipe):
         @param maxQueued: how many sockets may wait in this process.
         @param flushTimeout: seconds in which the client of a live transport must
             read what was written to it.
-        @raise UsageError: when the socket is none of that kind.
+        @raise UsageError: when the socket is none of that kind; it has been closed.
         """
         super().__init__(reactor, connection, maxDataSize)
         self._maxDataSize = maxDataSize

@@ -56,6 +56,7 @@ from twisted_cluster.sockets.adoption import adoptPort
 from twisted_cluster.sockets.answering import ServerSocketProtocol
 from twisted_cluster.sockets.asking import AskingProtocol, AskingTransport
 from twisted_cluster.sockets.binding import LockHeld
+from twisted_cluster.sockets.connections import checkConnection
 from twisted_cluster.sockets.sharing import SharedSocket, SharedSockets, refusal
 from twisted_cluster.sockets.transport import UNIXTransport
 
@@ -300,19 +301,3 @@ class ServerSocketPipeFactory:
         ports first.
         """
         self._asking.close("this factory was closed")
-
-
-def checkConnection(connection: socket.socket) -> None:
-    """
-    Close what cannot be a connection that carries sockets.
-
-    @raise UsageError: then.
-    """
-    if connection.fileno() < 0:
-        raise UsageError(f"{connection!r} was closed, and cannot carry sockets")
-    if (connection.family, connection.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
-        connection.close()
-        raise UsageError(
-            f"{connection!r} cannot carry sockets: connect a UNIX stream socket, "
-            "with socket.socketpair() or a LocalIPCHub"
-        )
