@@ -76,14 +76,10 @@ class LinkTransport(GuardedTransport):
 
     def write(self, data: bytes) -> None:
         """
-        See L{UNIXTransport.write}.  That the descriptor is not ours is noticed
-        soon after, since AMP takes no end of its connection while it writes.
+        See L{UNIXTransport.write}.
         """
         with self._lock:
-            if isStill(self._socket, self._identity):
-                super().write(data)
-            else:
-                self._reactor.callFromThread(self.isOurs)  # type: ignore[attr-defined]
+            super().write(data)
 
     def doWrite(self) -> Any:
         """
