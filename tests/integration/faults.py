@@ -151,6 +151,41 @@ def childrenOf(pid: int) -> set[int]:
     return found
 
 
+FILLING = """
+import os, resource, signal, sys
+from twisted.internet import reactor
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted_cluster import ClusterWatcher
+globalLogBeginner.beginLoggingTo(
+    [textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+watcher = ClusterWatcher(reactor, %s)
+files = []
+def fill():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+    try:
+        while True:
+            files.append(open(os.devnull))
+    except OSError as error:
+        print("full:", error, flush=True)
+def empty():
+    while files:
+        files.pop().close()
+    print("empty", flush=True)
+def command(number, frame):
+    reactor.callFromThread(fill if number == signal.SIGUSR1 else empty)
+signal.signal(signal.SIGUSR1, command)
+signal.signal(signal.SIGUSR2, command)
+watcher.startService()
+watcher.whenReady().addCallback(lambda _: print("ready", flush=True))
+reactor.addSystemEventTrigger("before", "shutdown", watcher.stopService)
+reactor.run()
+"""
+"""
+A watcher, given what it is made with besides the reactor, that uses up its
+descriptors at SIGUSR1 and gives them back at SIGUSR2.
+"""
+
+
 class FaultTestCase(ClusterTestCase):
     """
     A test that causes a fault, at whose end descriptors, children, files, and

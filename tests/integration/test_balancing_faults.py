@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from tests.integration.balancing import TCP, TOKENS, StormTestCase, shares
-from tests.integration.faults import childrenOf, descriptorsOf, portOf
+from tests.integration.faults import FILLING, childrenOf, descriptorsOf, portOf
 from tests.integration.support import openDescriptors, until
 from twisted_cluster.supervisor.intake import WINDOW
 from twisted_cluster.watcher import ClusterWatcher
@@ -183,39 +183,8 @@ class Limits(StormTestCase):
         accepts them when it has closed files.
         """
         words = [self.program(TOKENS), self.storm.made, self.storm.served, TCP, 0]
-        driver = self.program(
-            f"""
-            import os, resource, signal, sys
-            from twisted.internet import reactor
-            from twisted.logger import globalLogBeginner, textFileLogObserver
-            from twisted_cluster import ClusterWatcher
-            globalLogBeginner.beginLoggingTo(
-                [textFileLogObserver(sys.stdout)], redirectStandardIO=False)
-            watcher = ClusterWatcher(
-                reactor, {list(map(str, words))!r}, 2, balance="round-robin")
-            files = []
-            def fill():
-                resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
-                try:
-                    while True:
-                        files.append(open(os.devnull))
-                except OSError as error:
-                    print("full:", error, flush=True)
-            def empty():
-                while files:
-                    files.pop().close()
-                print("empty", flush=True)
-            def command(number, frame):
-                reactor.callFromThread(fill if number == signal.SIGUSR1 else empty)
-            signal.signal(signal.SIGUSR1, command)
-            signal.signal(signal.SIGUSR2, command)
-            watcher.startService()
-            watcher.whenReady().addCallback(lambda _: print("ready", flush=True))
-            reactor.addSystemEventTrigger("before", "shutdown", watcher.stopService)
-            reactor.run()
-            """,
-            "driver.py",
-        )
+        arguments = f'{list(map(str, words))!r}, 2, balance="round-robin"'
+        driver = self.program(FILLING % arguments, "driver.py")
         command = self.execute([sys.executable, driver])
         await command.waitFor("ready\n")
         text = command.text.partition("The watcher accepts on tcp:127.0.0.1:")[2]

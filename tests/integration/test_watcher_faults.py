@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
 from tests.integration.faults import (
+    FILLING,
     PUPPET,
     FaultTestCase,
     childrenOf,
@@ -284,38 +285,7 @@ class TooManyFiles(CommandFaults):
         @return: as L{started}.
         """
         path = self.program(PUPPET, "puppet.py")
-        driver = self.program(
-            f"""
-            import os, resource, signal, sys
-            from twisted.internet import reactor
-            from twisted.logger import globalLogBeginner, textFileLogObserver
-            from twisted_cluster import ClusterWatcher
-            globalLogBeginner.beginLoggingTo(
-                [textFileLogObserver(sys.stdout)], redirectStandardIO=False)
-            watcher = ClusterWatcher(reactor, {path!r}, 2)
-            files = []
-            def fill():
-                resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
-                try:
-                    while True:
-                        files.append(open(os.devnull))
-                except OSError as error:
-                    print("full:", error, flush=True)
-            def empty():
-                while files:
-                    files.pop().close()
-                print("empty", flush=True)
-            def command(number, frame):
-                reactor.callFromThread(fill if number == signal.SIGUSR1 else empty)
-            signal.signal(signal.SIGUSR1, command)
-            signal.signal(signal.SIGUSR2, command)
-            watcher.startService()
-            watcher.whenReady().addCallback(lambda _: print("ready", flush=True))
-            reactor.addSystemEventTrigger("before", "shutdown", watcher.stopService)
-            reactor.run()
-            """,
-            "driver.py",
-        )
+        driver = self.program(FILLING % f"{path!r}, 2", "driver.py")
         command = self.execute([sys.executable, driver])
         await command.waitFor("ready\n")
         port = int(command.text.rpartition("port ")[2].split()[0])
