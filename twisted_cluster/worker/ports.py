@@ -40,6 +40,7 @@ from twisted_cluster.sockets.addresses import (
 from twisted_cluster.sockets.adoption import NEEDED, adoptUNIX
 from twisted_cluster.sockets.paths import fits
 from twisted_cluster.worker import incoming
+from twisted_cluster.worker.accepting import takeTurns
 from twisted_cluster.worker.asking import Asker
 from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.modes import currentBalance, currentMode
@@ -285,6 +286,8 @@ class _Ports:
         port._clusterAddress = shared.address
         if shared.listener:
             self._incoming.enter(port, shared.listener)
+        elif shared.address.kind != "udp":
+            takeTurns(port)
         try:
             start(port)
         except BaseException:
