@@ -50,9 +50,9 @@ class PublicNamesTests(SynchronousTestCase):
         """
         dear = [
             "twisted.internet.reactor",
-            "twisted_cluster.sockets.clientsender",
-            "twisted_cluster.sockets.hub",
-            "twisted_cluster.sockets.servers",
+            "twisted_cluster.sockets.clients.sender",
+            "twisted_cluster.sockets.hub.hub",
+            "twisted_cluster.sockets.servers.pipes",
             "twisted_cluster.watcher",
         ]
         program = (

@@ -32,7 +32,7 @@ from twisted_cluster.interfaces import IWorkerHandle, WorkerMessage
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.ipc.settings import STACKS_SIGNAL
-from twisted_cluster.sockets.transport import UNIXTransport
+from twisted_cluster.sockets.wire.transport import UNIXTransport
 from twisted_cluster.testing import DescriptorReactor, PlayedProcess
 from twisted_cluster.watcher import ClusterWatcher
 

@@ -67,7 +67,7 @@ from twisted.internet import endpoints, reactor
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted_cluster import cluster
-from twisted_cluster.sockets import frames
+from twisted_cluster.sockets.wire import frames
 from twisted_cluster.worker import context
 
 def channel():

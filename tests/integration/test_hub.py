@@ -23,16 +23,16 @@ from tests.integration.support import (
     until,
 )
 from twisted_cluster.errors import ChannelClosed, HubClosed, HubTimeout
-from twisted_cluster.sockets import handshake
-from twisted_cluster.sockets.hub import LocalIPCHub
-from twisted_cluster.sockets.hubclient import connect
+from twisted_cluster.sockets.hub import handshake
+from twisted_cluster.sockets.hub.client import connect
+from twisted_cluster.sockets.hub.hub import LocalIPCHub
 
 GUEST = """
 import os, sys, time
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted_cluster.errors import ClusterError
-from twisted_cluster.sockets.hubclient import connect
+from twisted_cluster.sockets.hub.client import connect
 
 async def main(reactor, uri, key, user=None):
     if user is not None:
@@ -70,7 +70,7 @@ Says something to a hub and then nothing more.
 HOST = """
 import sys
 from twisted.internet import reactor
-from twisted_cluster.sockets.hub import LocalIPCHub
+from twisted_cluster.sockets.hub.hub import LocalIPCHub
 hub = LocalIPCHub(reactor, sys.argv[1])
 hub.listen()
 reactor.callWhenRunning(print, "hub", hub.uri, hub.generateKey(), flush=True)

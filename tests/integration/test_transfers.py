@@ -28,10 +28,10 @@ from tests.integration.support import (
 from tests.sockethelpers import descriptors
 from tests.sockets.reactors import Recorder
 from twisted_cluster.errors import ChannelFull, TransferFailed
-from twisted_cluster.sockets.attach import attach
-from twisted_cluster.sockets.clientreceiver import ClientSocketReceivePipe
-from twisted_cluster.sockets.clientsender import ClientSocketSendPipe
-from twisted_cluster.sockets.transferred import TransferredSocket
+from twisted_cluster.sockets.clients.attach import attach
+from twisted_cluster.sockets.clients.receiver import ClientSocketReceivePipe
+from twisted_cluster.sockets.clients.sender import ClientSocketSendPipe
+from twisted_cluster.sockets.clients.transferred import TransferredSocket
 
 POOL = 50
 """Sockets that are sent again and again."""

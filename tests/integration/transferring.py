@@ -21,10 +21,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.sockethelpers import descriptors
-from twisted_cluster.sockets import transport
-from twisted_cluster.sockets.clientreceiver import ClientSocketReceivePipe
-from twisted_cluster.sockets.clientsender import ClientSocketSendPipe
-from twisted_cluster.sockets.transferred import TransferredSocket
+from twisted_cluster.sockets.clients.receiver import ClientSocketReceivePipe
+from twisted_cluster.sockets.clients.sender import ClientSocketSendPipe
+from twisted_cluster.sockets.clients.transferred import TransferredSocket
+from twisted_cluster.sockets.wire import transport
 
 reactor: Any = _reactor
 

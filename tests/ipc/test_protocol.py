@@ -262,9 +262,9 @@ class OverSockets(SynchronousTestCase):
         """
         What was sent before a process died arrives, and then the end.
         """
-        from tests.sockets.test_transport import Reactor
-        from twisted_cluster.sockets.blocking import BlockingTransport
-        from twisted_cluster.sockets.transport import UNIXTransport
+        from tests.sockets.wire.test_transport import Reactor
+        from twisted_cluster.sockets.wire.blocking import BlockingTransport
+        from twisted_cluster.sockets.wire.transport import UNIXTransport
 
         reactor = Reactor()
         ours, theirs = socket.socketpair()

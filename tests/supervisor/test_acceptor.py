@@ -24,8 +24,8 @@ from tests.sockethelpers import Events, descriptors, room, shortDirectory
 from twisted_cluster.interfaces import Candidate, Connection, IBalancer
 from twisted_cluster.ipc.clients import ENDED, LISTENER
 from twisted_cluster.policy.balance import RoundRobin
-from twisted_cluster.sockets.blocking import identify
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.wire.blocking import identify
+from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import acceptor as acceptors
 from twisted_cluster.supervisor.acceptor import BURST, Acceptor
 from twisted_cluster.supervisor.intake import WINDOW, Intake

@@ -19,7 +19,7 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
     Verdict,
 )
-from twisted_cluster.sockets.binding import makeSocket
+from twisted_cluster.sockets.servers.binding import makeSocket
 from twisted_cluster.watcher import ClusterWatcher
 from twisted_cluster.worker.socketclient import SocketClient
 

@@ -21,8 +21,8 @@ from twisted_cluster.interfaces import IBalancer
 from twisted_cluster.ipc.clients import LISTENER
 from twisted_cluster.policy.balance import KERNEL, RoundRobin
 from twisted_cluster.sockets.addresses import Address, BindRequest
-from twisted_cluster.sockets.binding import BoundSocket, bindSocket, makeSocket
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.servers.binding import BoundSocket, bindSocket, makeSocket
+from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import distributor as distributors
 from twisted_cluster.supervisor.distributor import Distributor
 from twisted_cluster.testing import DescriptorReactor

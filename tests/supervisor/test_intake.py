@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.frames import Arrival
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.wire.frames import Arrival
+from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import intake as intakes
 from twisted_cluster.supervisor.intake import WINDOW, Intake
 from twisted_cluster.testing import DescriptorReactor

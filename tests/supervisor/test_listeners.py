@@ -26,7 +26,7 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
     Verdict,
 )
-from twisted_cluster.sockets.binding import makeSocket
+from twisted_cluster.sockets.servers.binding import makeSocket
 from twisted_cluster.supervisor.distributor import Distributor
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.procfs import Credentials

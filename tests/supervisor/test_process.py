@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_cluster.ipc.settings import WorkerSettings
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor.death import Exit
 from twisted_cluster.supervisor.process import WorkerProcess
 from twisted_cluster.testing import DescriptorReactor, PlayedProcess

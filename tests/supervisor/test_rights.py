@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockethelpers import shortDirectory
 from twisted_cluster.sockets.addresses import Address, BindRequest
-from twisted_cluster.sockets.binding import bindSocket, makeSocket
+from twisted_cluster.sockets.servers.binding import bindSocket, makeSocket
 from twisted_cluster.supervisor.procfs import Credentials
 from twisted_cluster.supervisor.rights import withRightsOf
 
@@ -68,7 +68,7 @@ class CredentialsTests(SynchronousTestCase):
 GROUPS = """
 import os, sys
 from twisted_cluster.sockets.addresses import Address, BindRequest
-from twisted_cluster.sockets.binding import bindSocket, makeSocket
+from twisted_cluster.sockets.servers.binding import bindSocket, makeSocket
 from twisted_cluster.supervisor.procfs import Credentials
 from twisted_cluster.supervisor.rights import withRightsOf
 

@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockethelpers import descriptors
-from twisted_cluster.sockets.blocking import identify
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.wire.blocking import identify
+from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.testing import DescriptorReactor
 from twisted_cluster.worker.guardedtransport import GuardedTransport
 from twisted_cluster.worker.incoming import _Transport

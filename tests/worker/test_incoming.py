@@ -28,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.clients import makeCertificate
 from tests.sockethelpers import Events, descriptors, room, shortDirectory
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.testing import DescriptorReactor
 from twisted_cluster.worker import incoming as incomings
 from twisted_cluster.worker.incoming import Incoming

@@ -25,7 +25,7 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
     Verdict,
 )
-from twisted_cluster.sockets.binding import makeSocket
+from twisted_cluster.sockets.servers.binding import makeSocket
 from twisted_cluster.worker import socketclient
 from twisted_cluster.worker.socketclient import SocketClient
 

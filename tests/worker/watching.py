@@ -23,9 +23,10 @@ from zope.interface import implementer
 
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.interfaces import IStartup
-from twisted_cluster.sockets import answering, strictamp
-from twisted_cluster.sockets.ancillary import receive
-from twisted_cluster.sockets.answering import ServerSocketProtocol
+from twisted_cluster.sockets.servers import answering
+from twisted_cluster.sockets.servers.answering import ServerSocketProtocol
+from twisted_cluster.sockets.wire import strictamp
+from twisted_cluster.sockets.wire.ancillary import receive
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.socketclient import SocketClient

@@ -11,7 +11,7 @@ LISTENER: Final = struct.Struct("!I")
 """
 Watcher to worker, with each connection: the number of the listening socket that
 it was accepted on, as in the answer to
-L{twisted_cluster.sockets.commands.RequestSocket}.
+L{twisted_cluster.sockets.servers.commands.RequestSocket}.
 """
 
 ENDED: Final = struct.Struct("!I")

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import ProtocolError
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
-from twisted_cluster.sockets.quietamp import QuietAMP
+from twisted_cluster.sockets.wire.quietamp import QuietAMP
 
 _MOST_UNREAD = 16 * 1024 * 1024
 """Unsent bytes, far over what all windows hold, at which a peer is given up."""

@@ -2,12 +2,13 @@
 Sockets between processes; nothing here knows of clusters.
 
   - L{ClientSocketSendPipe}, L{ClientSocketReceivePipe}: move client connections,
-    with data, to another process (C{clientsender}, C{clientreceiver}; C{handover}
-    and what is below it).
+    with data, to another process (C{clients}).
   - L{ServerSocketPipeProvider}, L{ServerSocketPipeFactory}: listen on sockets that
-    another process binds (C{servers}; C{answering}, C{asking}, C{sharing}).
+    another process binds (C{servers}).
   - L{LocalIPCHub}, L{connect}: connect processes that were started by something
     else (C{hub}).
+
+All of them stand on C{wire}, which moves bytes and descriptors.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from twisted_cluster.sockets.clientreceiver import ClientSocketReceivePipe
-    from twisted_cluster.sockets.clientsender import ClientSocketSendPipe
-    from twisted_cluster.sockets.detach import ConnectionTransferred
-    from twisted_cluster.sockets.hub import LocalIPCHub
-    from twisted_cluster.sockets.hubclient import connect
-    from twisted_cluster.sockets.servers import (
+    from twisted_cluster.sockets.clients.detach import ConnectionTransferred
+    from twisted_cluster.sockets.clients.receiver import ClientSocketReceivePipe
+    from twisted_cluster.sockets.clients.sender import ClientSocketSendPipe
+    from twisted_cluster.sockets.clients.transferred import TransferredSocket
+    from twisted_cluster.sockets.hub.client import connect
+    from twisted_cluster.sockets.hub.hub import LocalIPCHub
+    from twisted_cluster.sockets.servers.pipes import (
         ServerSocketPipeFactory,
         ServerSocketPipeProvider,
     )
-    from twisted_cluster.sockets.transferred import TransferredSocket
 
 __all__ = [
     "ClientSocketReceivePipe",
@@ -38,14 +39,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ClientSocketReceivePipe": "clientreceiver",
-    "ClientSocketSendPipe": "clientsender",
-    "ConnectionTransferred": "detach",
-    "LocalIPCHub": "hub",
-    "ServerSocketPipeFactory": "servers",
-    "ServerSocketPipeProvider": "servers",
-    "TransferredSocket": "transferred",
-    "connect": "hubclient",
+    "ClientSocketReceivePipe": "clients.receiver",
+    "ClientSocketSendPipe": "clients.sender",
+    "ConnectionTransferred": "clients.detach",
+    "LocalIPCHub": "hub.hub",
+    "ServerSocketPipeFactory": "servers.pipes",
+    "ServerSocketPipeProvider": "servers.pipes",
+    "TransferredSocket": "clients.transferred",
+    "connect": "hub.client",
 }
 """
 Where the public names are found once they are asked for: a worker pays for what

@@ -185,7 +185,7 @@ class BindRequest:
 @attrs.frozen
 class SocketRequest:
     """
-    What is asked, see L{twisted_cluster.sockets.commands.RequestSocket}.
+    What is asked, see L{twisted_cluster.sockets.servers.commands.RequestSocket}.
 
     @ivar wanted: the address and how to bind it.
     @ivar index: of an ephemeral address: this is the n-th request for port 0

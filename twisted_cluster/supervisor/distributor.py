@@ -15,8 +15,8 @@ from twisted_cluster.errors import InvalidBalance
 from twisted_cluster.interfaces import IBalancer
 from twisted_cluster.policy.balance import BALANCERS, KERNEL, RoundRobin
 from twisted_cluster.sockets.addresses import Address
-from twisted_cluster.sockets.binding import BoundSocket
-from twisted_cluster.sockets.blocking import Identity, identify
+from twisted_cluster.sockets.servers.binding import BoundSocket
+from twisted_cluster.sockets.wire.blocking import Identity, identify
 from twisted_cluster.supervisor.acceptor import Acceptor
 from twisted_cluster.supervisor.balancers import loadBalancer, verifyBalancer
 from twisted_cluster.supervisor.intake import Intake

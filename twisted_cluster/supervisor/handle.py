@@ -21,7 +21,7 @@ from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
 from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
-from twisted_cluster.sockets.answering import ServerSocketProtocol
+from twisted_cluster.sockets.servers.answering import ServerSocketProtocol
 from twisted_cluster.supervisor.control import WatcherProtocol
 from twisted_cluster.supervisor.death import Death, Exit, Failing, explain
 from twisted_cluster.supervisor.listeners import Listeners

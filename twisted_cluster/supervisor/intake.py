@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import ProtocolError
 from twisted_cluster.interfaces import Candidate
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.handover import Handover
+from twisted_cluster.sockets.wire.handover import Handover
 
 _log = Logger("twisted_cluster")
 

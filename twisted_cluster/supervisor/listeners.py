@@ -3,7 +3,7 @@ Decides which listening sockets exist, and which worker gets which.
 
 The rules:
 
-  1. One address, one socket, and what else L{twisted_cluster.sockets.sharing}
+  1. One address, one socket, and what else L{twisted_cluster.sockets.servers.sharing}
      says; it outlives every worker that uses it.
   2. What a worker opens while it starts, or names as the cluster's, is the
      cluster's.  Later it shares what the cluster knows: what is open, and what
@@ -41,8 +41,8 @@ from twisted_cluster.sockets.addresses import (
     Verdict,
     parseBind,
 )
-from twisted_cluster.sockets.binding import LockHeld
-from twisted_cluster.sockets.sharing import (
+from twisted_cluster.sockets.servers.binding import LockHeld
+from twisted_cluster.sockets.servers.sharing import (
     SharedSocket,
     SharedSockets,
     again,

@@ -25,8 +25,8 @@ from twisted.python.failure import Failure
 
 import twisted_cluster
 from twisted_cluster.ipc.settings import WorkerSettings
-from twisted_cluster.sockets.handover import Handover
-from twisted_cluster.sockets.transport import Receiver, UNIXTransport
+from twisted_cluster.sockets.wire.handover import Handover
+from twisted_cluster.sockets.wire.transport import Receiver, UNIXTransport
 from twisted_cluster.supervisor.death import Exit
 from twisted_cluster.supervisor.lines import LineReader
 

@@ -24,7 +24,7 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy.readiness import Readiness
-from twisted_cluster.sockets.transport import UNIXTransport
+from twisted_cluster.sockets.wire.transport import UNIXTransport
 from twisted_cluster.testing.reactor import DescriptorReactor
 from twisted_cluster.worker import context
 from twisted_cluster.worker.link import Link

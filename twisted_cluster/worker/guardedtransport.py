@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from twisted_cluster.sockets.blocking import Identity, isStill
-from twisted_cluster.sockets.transport import Receiver, UNIXTransport
+from twisted_cluster.sockets.wire.blocking import Identity, isStill
+from twisted_cluster.sockets.wire.transport import Receiver, UNIXTransport
 
 
 class GuardedTransport(UNIXTransport):

@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 
 from twisted_cluster.errors import ProtocolError
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.blocking import identify, isStill
-from twisted_cluster.sockets.frames import Arrival
-from twisted_cluster.sockets.handover import Handover
-from twisted_cluster.sockets.lastwords import LastWords
+from twisted_cluster.sockets.wire.blocking import identify, isStill
+from twisted_cluster.sockets.wire.frames import Arrival
+from twisted_cluster.sockets.wire.handover import Handover
+from twisted_cluster.sockets.wire.lastwords import LastWords
 from twisted_cluster.worker.guardedtransport import GuardedTransport
 
 _log = Logger("twisted_cluster")

@@ -33,7 +33,7 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.logqueue import LogQueue
 from twisted_cluster.ipc.outbox import WINDOW
 from twisted_cluster.ipc.protocol import ControlProtocol
-from twisted_cluster.sockets.blocking import BlockingTransport, identify, isStill
+from twisted_cluster.sockets.wire.blocking import BlockingTransport, identify, isStill
 from twisted_cluster.worker.linktransport import LinkTransport
 
 _log = Logger("twisted_cluster")

@@ -13,8 +13,8 @@ from typing import Any
 from twisted.internet import main
 from twisted.python.failure import Failure
 
-from twisted_cluster.sockets.blocking import Identity, isStill
-from twisted_cluster.sockets.transport import Receiver
+from twisted_cluster.sockets.wire.blocking import Identity, isStill
+from twisted_cluster.sockets.wire.transport import Receiver
 from twisted_cluster.worker.guardedtransport import GuardedTransport
 
 

@@ -5,7 +5,7 @@ The hooks are where a port opens its socket, so that it does not matter which
 reactor there is, when it was installed, or who holds a bound C{listenTCP}.
 This is the one place that touches these private parts of Twisted:
 C{_preexistingSocket}, C{_bindSocket}, C{_bindPath}, besides those that
-L{twisted_cluster.sockets.adoption} needs.  They are looked for before anything
+L{twisted_cluster.sockets.servers.adoption} needs.  They are looked for before anything
 is changed.
 
 A shared socket is never shut down, and a shared UNIX socket's path is never
@@ -37,8 +37,8 @@ from twisted_cluster.sockets.addresses import (
     Shared,
     resolveHost,
 )
-from twisted_cluster.sockets.adoption import NEEDED, adoptUNIX
 from twisted_cluster.sockets.paths import fits
+from twisted_cluster.sockets.servers.adoption import NEEDED, adoptUNIX
 from twisted_cluster.worker import incoming
 from twisted_cluster.worker.accepting import takeTurns
 from twisted_cluster.worker.asking import Asker

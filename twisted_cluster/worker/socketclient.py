@@ -35,13 +35,13 @@ from twisted_cluster.sockets.addresses import (
     SocketRequest,
     Verdict,
 )
-from twisted_cluster.sockets.ancillary import receive
-from twisted_cluster.sockets.commands import (
+from twisted_cluster.sockets.servers.commands import (
     ReleaseSocket,
     RequestSocket,
     addressValues,
     questionValues,
 )
+from twisted_cluster.sockets.wire.ancillary import receive
 
 _log = Logger("twisted_cluster")
 

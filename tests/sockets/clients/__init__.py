@@ -1,0 +1,3 @@
+"""
+The tests of C{twisted_cluster.sockets}.
+"""

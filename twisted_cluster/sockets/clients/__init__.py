@@ -1,0 +1,3 @@
+"""
+Client connections, moved from one process to another.
+"""

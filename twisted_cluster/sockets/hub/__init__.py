@@ -1,0 +1,3 @@
+"""
+Where processes meet that were started by something else.
+"""

@@ -1,0 +1,3 @@
+"""
+Listening sockets that one process binds and others listen on.
+"""

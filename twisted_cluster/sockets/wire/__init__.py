@@ -1,0 +1,3 @@
+"""
+Bytes and descriptors between two processes, kept together and accounted for.
+"""
