@@ -197,6 +197,12 @@ class ProtocolError(ChannelError):
     """
 
 
+class FrameIncomplete(ProtocolError):
+    """
+    The peer is gone, and what it said last is not complete: it died, most likely.
+    """
+
+
 class TransferFailed(ChannelError):
     """
     A socket was not taken over by the other side, which the text explains.  It

@@ -398,16 +398,13 @@ class Storm:
         """
         return _noted(self.made)
 
-    def check(
-        self, test: TestCase, gone: dict[int, int], doubted: int = 0
-    ) -> list[Account]:
+    def check(self, test: TestCase, gone: dict[int, int]) -> list[Account]:
         """
         Check the promise: each is answered exactly once, except those that a worker
         had which is gone; and none is served twice.
 
-        @param gone: the pids by the id of workers that were killed or have left.
-        @param doubted: the pid of a worker that broke the rules, so that its word
-            was not believed any more: what it had last, another may have met, too.
+        @param gone: the pids by the id of workers that were killed, have left, or
+            broke the rules.
         @return: those without an answer.
         """
         made, served = self.pidsThatMade(), _noted(self.served)
@@ -415,8 +412,6 @@ class Storm:
         for account in self.accounts:
             workers = self.taken.get(account.peer, [])
             having = made.get(account.peer, [])
-            if len(having) > 1 and doubted in having:
-                having.remove(doubted if account.pid != doubted else having[-1])
             serving = served.get(account.token, [])
             what = (account, workers, having, serving)
             test.assertLessEqual(len(workers), 1, f"taken twice: {what}")

@@ -217,10 +217,12 @@ class Channel(StormTestCase):
     Programs that meddle with the channel by which connections come.
     """
 
-    async def _meddle(self, code: str, expected: str) -> ClusterWatcher:
+    async def _meddle(self, code: str, expected: str, lost: int = 0) -> ClusterWatcher:
         """
         Have one of two workers do something while connections come, and check that
         each is answered, by the other worker in the end.
+
+        @param lost: how many that the worker had been handed may be cut.
         """
         watcher = await self.tokens(2)
         [victim, other] = await self.full(watcher)
@@ -231,7 +233,8 @@ class Channel(StormTestCase):
         await self.storm.more(100)
         last = self.storm.accounts[-100:]
         await self.storm.end()
-        self.assertEqual(self.storm.check(self, {}, victim), [])
+        failures = self.storm.check(self, {1: victim} if lost else {})
+        self.assertLessEqual(len(failures), lost)
         self.assertEqual({account.pid for account in last}, {other})
         self.assertEqual(await self.full(watcher), [victim, other])
         os.kill(victim, signal.SIGTERM)
@@ -244,24 +247,27 @@ class Channel(StormTestCase):
     async def test_garbage(self) -> None:
         """
         Of a worker that writes something else than frames nothing is believed any
-        more: the log says so and why, and the cluster serves on.  A connection whose
-        word came after the garbage may so be met by two workers; no client is
-        answered twice.
+        more: the log says so and why, and the cluster serves on.  What it was handed
+        and had not said to have taken, no other worker gets.
         """
-        await self._meddle(f"os.write, channel(), {HTTP!r}", CLOSED)
+        await self._meddle(f"os.write, channel(), {HTTP!r}", CLOSED, WINDOW)
 
     async def test_falseWords(self) -> None:
         """
         Likewise of one that takes what it was not given.
         """
-        await self._meddle("os.write, channel(), frames.encodeTaken(1000)", CLOSED)
+        await self._meddle(
+            "os.write, channel(), frames.encodeTaken(1000)", CLOSED, WINDOW
+        )
         self.assertEqual(self.logged.count("answers to sockets that were never"), 1)
 
     async def test_wrongNote(self) -> None:
         """
         Likewise of one whose note says nothing.
         """
-        await self._meddle("os.write, channel(), frames.encodeNote(b'?')", CLOSED)
+        await self._meddle(
+            "os.write, channel(), frames.encodeNote(b'?')", CLOSED, WINDOW
+        )
 
     async def test_closed(self) -> None:
         """

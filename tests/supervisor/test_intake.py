@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockethelpers import Events, descriptors
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.wire.frames import Arrival
+from twisted_cluster.sockets.wire.frames import Arrival, encodeNote
 from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import intake as intakes
 from twisted_cluster.supervisor.intake import WINDOW, Intake
@@ -250,20 +250,31 @@ class IntakeTests(SynchronousTestCase):
 
     def test_garbage(self) -> None:
         """
-        A note that says nothing ends the channel; the log says what that means,
-        if the worker lives on.
+        A note that says nothing ends the channel, and no other gets what the worker
+        may have; the log says what that means, if the worker lives on.
         """
         self.intake.begin()
         [held] = self.give()
         changes = self.changes
         self.worker.note(b"hello")
         self.reactor.settle()
-        self.assertEqual(self.ended, [("returned", held)])
+        self.assertEqual(self.ended, [("taken", held)])
         self.assertChanges(False, changes)
         self.reactor.elapse(10)
         [text] = self.events.texts
         self.assertIn("channel of worker 7 is closed", text)
         self.assertIn("a note that says nothing: b'hello'.  To have it", text)
+
+    def test_halfAFrame(self) -> None:
+        """
+        What a worker has not taken that died within a word goes to others.
+        """
+        self.intake.begin()
+        [held] = self.give()
+        self.worker._transport.write(encodeNote(b"hello")[:-1])
+        self.worker.abort()
+        self.reactor.settle()
+        self.assertEqual(self.ended, [("returned", held)])
 
     def test_unasked(self) -> None:
         """

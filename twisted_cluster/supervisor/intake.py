@@ -9,7 +9,8 @@ The rules:
   2. One that gives a connection back is passed over for a while, for the address
      of that connection: its port is paused there, or it has too many open files.
   3. What it was given and has not taken is given back in the end, each once, and
-     in the order in which it was given.
+     in the order in which it was given.  Only what a worker has that broke the rules
+     is left to it: it may have taken that.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import ProtocolError
+from twisted_cluster.errors import FrameIncomplete, ProtocolError
 from twisted_cluster.interfaces import Candidate
 from twisted_cluster.ipc.clients import ENDED, LISTENER
 from twisted_cluster.sockets.wire.handover import Handover
@@ -206,8 +207,12 @@ class Intake:
         self._reason = reason
         self._tellSoon()
         self.changed()
+        doubtful = reason.check(ProtocolError) and not reason.check(FrameIncomplete)
         for held, _ in unanswered:
-            held.returned()
+            if doubtful:
+                held.taken()
+            else:
+                held.returned()
 
     def _tellSoon(self) -> None:
         """

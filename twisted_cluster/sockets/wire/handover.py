@@ -29,7 +29,12 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import ChannelClosed, MessageTooLarge, ProtocolError
+from twisted_cluster.errors import (
+    ChannelClosed,
+    FrameIncomplete,
+    MessageTooLarge,
+    ProtocolError,
+)
 from twisted_cluster.sockets.wire.arrivals import Arrivals
 from twisted_cluster.sockets.wire.frames import (
     LARGEST,
@@ -67,7 +72,8 @@ class Handover:
         in which they were sent, and L{None} if it was taken, or why not.
     @ivar noted: called with what the other side has to say besides.
     @ivar lost: called once, when the connection has ended, with why and with the
-        tokens of what was not answered, in order.
+        tokens of what was not answered, in order.  It was not taken, and will not be;
+        but after a L{ProtocolError} other than L{FrameIncomplete} nobody knows.
     """
 
     def __init__(
@@ -305,7 +311,7 @@ class Handover:
         if self._ended or self._reason is not None:
             return
         if self._open and self._parser.unfinished and self._error is None:
-            self._error = Failure(ProtocolError("the stream ended within a frame"))
+            self._error = Failure(FrameIncomplete("the stream ended within a frame"))
         self._shut()
         self._reason = reason
         if not self._telling:
