@@ -185,11 +185,24 @@ class Changes(StormTestCase):
         another, and is answered once.
         """
         watcher = await self.tokens(2, shutdownTimeout=1.0)
-        port = portOf(watcher)
+        self.port = portOf(watcher)
+        await self._leaveUntaken(watcher)
+
+    async def test_leavesUntakenToKernel(self) -> None:
+        """
+        So it does when the others accept by themselves.
+        """
+        self.port = freePort()
+        description = self._say("round-robin")
+        watcher = await self.tokens(2, description, shutdownTimeout=1.0)
+        self._say("kernel")
+        await self._leaveUntaken(watcher)
+
+    async def _leaveUntaken(self, watcher: ClusterWatcher) -> None:
         old = await self.full(watcher)
         for pid in old:
             os.kill(pid, signal.SIGSTOP)
-        self.storm.calls(port, 20)
+        self.storm.calls(self.port, 20)
         await until(lambda: sum(self.connections(watcher)) == 20)
         await watcher.restart().addTimeout(60, reactor)
         await self.storm.end()

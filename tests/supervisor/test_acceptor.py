@@ -141,7 +141,9 @@ class AcceptorTestCase(SynchronousTestCase):
         """
         Make the acceptor.
         """
-        return Acceptor(self.reactor, self.server, "tcp:test", NUMBER, "test", balancer)
+        acceptor = Acceptor(self.reactor, self.server, "tcp:test", NUMBER)
+        acceptor.change("test", balancer)
+        return acceptor
 
     def told(self, firstBytes: int = 0, patience: float = 1.0) -> Told:
         """
@@ -151,14 +153,16 @@ class AcceptorTestCase(SynchronousTestCase):
         self.acceptor.change("test", balancer)
         return balancer
 
-    def join(self, *ids: int) -> list[Worker]:
+    def join(self, *ids: int, accepts: bool = False) -> list[Worker]:
         """
         Have workers listen.
+
+        @param accepts: whether they accept by themselves.
         """
         for each in ids:
             worker = Worker(self.reactor, each, lambda: self.acceptor.changed())
             self.workers[each] = worker
-            self.acceptor.join(worker.intake)
+            self.acceptor.join(worker.intake, accepts)
         self.reactor.settle()
         return [self.workers[each] for each in ids]
 
@@ -420,6 +424,43 @@ class ReturnedTests(AcceptorTestCase):
         [two] = self.join(2)
         peers = [each.getpeername() for each in two.taken]
         self.assertEqual(peers, [first.getsockname(), second.getsockname()])
+
+    def test_acceptByThemselves(self) -> None:
+        """
+        For workers that accept by themselves nothing is accepted.  They get what
+        came back, but only when there is no other.
+        """
+        one, two = self.join(1, 2)
+        three, four = self.join(3, 4, accepts=True)
+        one.takes = False
+        clients = self.connect(4)
+        self.acceptor.leave(1)
+        one.intake.close()
+        self.reactor.settle()
+        self.assertEqual(self.shares, {1: 0, 2: 4, 3: 0, 4: 0})
+        two.takes = False
+        clients = self.connect(4)
+        self.acceptor.leave(2)
+        two.intake.close()
+        self.reactor.settle()
+        self.assertEqual(self.shares, {1: 0, 2: 4, 3: 2, 4: 2})
+        peers = {each.getpeername() for each in (*three.taken, *four.taken)}
+        self.assertEqual(peers, {each.getsockname() for each in clients})
+        self.connect(1)
+        self.assertEqual(self.shares, {1: 0, 2: 4, 3: 2, 4: 2})
+
+    def test_acceptsNoMoreByItself(self) -> None:
+        """
+        A worker that listens anew, and does not accept by itself any more, gets
+        what is accepted from now on.
+        """
+        [one] = self.join(1, accepts=True)
+        self.acceptor.leave(1)
+        self.connect(2)
+        self.assertEqual(self.shares, {1: 0})
+        self.acceptor.join(one.intake)
+        self.reactor.settle()
+        self.assertEqual(self.shares, {1: 2})
 
     def test_returnedFirst(self) -> None:
         """

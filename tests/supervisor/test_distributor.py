@@ -123,6 +123,15 @@ class DistributorTests(SynchronousTestCase):
                 os.close(each.descriptor)
                 self.taken[worker] += LISTENER.unpack(each.data)
 
+    def join(self, worker: int, bound: BoundSocket, balance: str) -> int:
+        """
+        Have a worker listen.
+
+        @return: the number of the address, or 0 when the worker accepts by itself.
+        """
+        number, accepts = self.distributor.joins(worker, bound, balance)
+        return 0 if accepts else number
+
     def connect(self, bound: BoundSocket, count: int = 1) -> None:
         """
         Connect, and see what becomes of it.
@@ -143,7 +152,7 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1, 2)
         bound = self.bind()
-        numbers = {self.distributor.joins(each, bound, "") for each in (1, 2)}
+        numbers = {self.join(each, bound, "") for each in (1, 2)}
         self.assertEqual(numbers, {1})
         self.connect(bound, 4)
         self.assertEqual(self.taken, {1: [1, 1], 2: [1, 1]})
@@ -161,7 +170,7 @@ class DistributorTests(SynchronousTestCase):
         self.distributor = self.make()
         self.start(1)
         bound = self.bind()
-        self.assertEqual(self.distributor.joins(1, bound, ""), 0)
+        self.assertEqual(self.join(1, bound, ""), 0)
         self.connect(bound)
         self.assertEqual(self.shares, {1: 0})
         self.distributor.leaves(1, bound.address)
@@ -173,14 +182,14 @@ class DistributorTests(SynchronousTestCase):
         What a worker asks for goes before the default, both ways.
         """
         self.start(1)
-        self.assertEqual(self.distributor.joins(1, self.bind(), KERNEL), 0)
-        self.assertEqual(self.distributor.joins(1, self.bind(), "sticky"), 1)
+        self.assertEqual(self.join(1, self.bind(), KERNEL), 0)
+        self.assertEqual(self.join(1, self.bind(), "sticky"), 2)
         self.distributor.workerGone(1)
         self.distributor = self.make()
         self.start(1)
-        self.assertEqual(self.distributor.joins(1, self.bind(), ""), 0)
+        self.assertEqual(self.join(1, self.bind(), ""), 0)
         bound = self.bind()
-        self.assertEqual(self.distributor.joins(1, bound, "least-connections"), 1)
+        self.assertEqual(self.join(1, bound, "least-connections"), 2)
         self.connect(bound, 2)
         self.assertEqual(self.shares, {1: 2})
 
@@ -204,9 +213,9 @@ class DistributorTests(SynchronousTestCase):
         self.distributor.check(OWN)
         self.start(1)
         made = Own.made
-        self.distributor.joins(1, self.bind(), "")
-        self.distributor.joins(1, self.bind(), OWN)
-        self.distributor.joins(1, self.bind(), "sticky")
+        self.join(1, self.bind(), "")
+        self.join(1, self.bind(), OWN)
+        self.join(1, self.bind(), "sticky")
         self.assertEqual(Own.made, made + 2)
 
     def test_unknownDefault(self) -> None:
@@ -227,7 +236,7 @@ class DistributorTests(SynchronousTestCase):
             Maker.broken = broken
             bound = self.bind()
             for worker in (1, 2):
-                self.assertGreater(self.distributor.joins(worker, bound, ""), 0)
+                self.assertGreater(self.join(worker, bound, ""), 0)
             self.connect(bound, 4)
             failures = [event for event in self.events if "log_failure" in event]
             self.assertEqual(len(failures), 1)
@@ -240,13 +249,13 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1)
         bound = self.bind(Address("udp", "127.0.0.1"))
-        self.assertEqual(self.distributor.joins(1, bound, "sticky"), 0)
+        self.assertEqual(self.join(1, bound, "sticky"), 0)
 
     def test_stranger(self) -> None:
         """
         One without a channel accepts by itself.
         """
-        self.assertEqual(self.distributor.joins(9, self.bind(), ""), 0)
+        self.assertEqual(self.join(9, self.bind(), ""), 0)
         self.distributor.workerStopping(9)
         self.distributor.workerGone(9)
 
@@ -257,12 +266,12 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1, 2)
         one, two = self.bind(), self.bind()
-        self.assertEqual(self.distributor.joins(1, one, ""), 1)
-        self.assertEqual(self.distributor.joins(1, two, ""), 2)
+        self.assertEqual(self.join(1, one, ""), 1)
+        self.assertEqual(self.join(1, two, ""), 2)
         self.distributor.leaves(1, one.address)
-        self.assertEqual(self.distributor.joins(2, one, ""), 1)
+        self.assertEqual(self.join(2, one, ""), 1)
         self.distributor.closes(one.address)
-        self.assertEqual(self.distributor.joins(2, one, ""), 3)
+        self.assertEqual(self.join(2, one, ""), 3)
         self.connect(one)
         self.connect(two)
         self.assertEqual(self.taken, {1: [2], 2: [3]})
@@ -273,15 +282,15 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1, 2)
         bound = self.bind()
-        self.distributor.joins(1, bound, "")
-        self.distributor.joins(2, bound, "sticky")
+        self.join(1, bound, "")
+        self.join(2, bound, "sticky")
         self.connect(bound, 4)
         self.assertEqual(sorted(self.shares.values()), [0, 4])
         self.assertEqual(
             self.events.texts[1:],
-            [f"From now on, the watcher balances {bound.address} by sticky"],
+            [f"The watcher accepts on {bound.address} and balances by sticky"],
         )
-        self.distributor.joins(1, bound, "sticky")
+        self.join(1, bound, "sticky")
         self.assertEqual(len(self.events), 2)
 
     def test_leaves(self) -> None:
@@ -290,8 +299,8 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1, 2)
         bound = self.bind()
-        self.distributor.joins(1, bound, "")
-        self.distributor.joins(2, bound, "")
+        self.join(1, bound, "")
+        self.join(2, bound, "")
         self.distributor.leaves(1, bound.address)
         self.distributor.leaves(1, Address("tcp", "127.0.0.1", 1))
         self.connect(bound, 3)
@@ -304,7 +313,7 @@ class DistributorTests(SynchronousTestCase):
         self.start(1)
         bound = self.bind()
         before = descriptors()
-        self.distributor.joins(1, bound, "")
+        self.join(1, bound, "")
         self.assertEqual(descriptors(), before + 1)
         self.distributor.closes(bound.address)
         self.distributor.closes(bound.address)
@@ -318,8 +327,8 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1, 2)
         bound = self.bind()
-        self.distributor.joins(1, bound, "")
-        self.distributor.joins(2, bound, "")
+        self.join(1, bound, "")
+        self.join(2, bound, "")
         self.distributor.workerStopping(1)
         self.connect(bound, 2)
         self.assertEqual(self.shares, {1: 0, 2: 2})
@@ -328,7 +337,7 @@ class DistributorTests(SynchronousTestCase):
             self.reactor.settle()
             self.assertEqual(self.shares, {1: 0, 2: 2})
             self.start(3)
-            self.distributor.joins(3, bound, "")
+            self.join(3, bound, "")
             self.reactor.settle()
         self.assertEqual(self.shares, {1: 0, 2: 2, 3: 1})
 
@@ -338,8 +347,8 @@ class DistributorTests(SynchronousTestCase):
         """
         self.start(1, 2)
         bound = self.bind()
-        self.distributor.joins(1, bound, "")
-        self.distributor.joins(2, bound, "")
+        self.join(1, bound, "")
+        self.join(2, bound, "")
         self.workers[1].arrived = lambda: None
         self.connect(bound, 4)
         self.assertEqual(self.shares, {1: 0, 2: 2})
@@ -353,9 +362,9 @@ class DistributorTests(SynchronousTestCase):
         Nothing is kept of a dead worker.
         """
         bound = self.bind()
-        self.distributor.joins(1, bound, "")
+        self.join(1, bound, "")
         kept = weakref.ref(self.distributor.intake(1, 0))
-        self.distributor.joins(1, bound, "")
+        self.join(1, bound, "")
         self.reactor.settle()
         self.distributor.workerGone(1)
         self.reactor.settle()
@@ -370,10 +379,10 @@ class DistributorTests(SynchronousTestCase):
         self.start(1, 2)
         address = Address.unix(os.fsencode(f"{shortDirectory(self)}/s"))
         old = self.bind(address)
-        self.distributor.joins(1, old, "")
+        self.join(1, old, "")
         os.unlink(address.path)
         new = self.bind(address)
-        self.assertEqual(self.distributor.joins(2, new, ""), 1)
+        self.assertEqual(self.join(2, new, ""), 1)
         self.bound.remove(old)
         old.socket.close()
         self.connect(new, 4)
@@ -389,12 +398,12 @@ class DistributorTests(SynchronousTestCase):
         old = self.bind(address)
         with room(0):
             self.assertRaises(OSError, self.distributor.joins, 1, old, "")
-        self.assertEqual(self.distributor.joins(1, old, ""), 1)
+        self.assertEqual(self.join(1, old, ""), 1)
         os.unlink(address.path)
         new = self.bind(address)
         with room(0):
             self.assertRaises(OSError, self.distributor.joins, 1, new, "")
-        self.distributor.joins(1, new, "")
+        self.join(1, new, "")
         self.bound.remove(old)
         old.socket.close()
         self.connect(new)

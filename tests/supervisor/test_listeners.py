@@ -605,24 +605,25 @@ class BalancedTests(SynchronousTestCase):
             worker, SocketRequest(wanted, starting=True, balance=balance), skt
         )
 
-    def number(self, worker: int, balance: str = "") -> int:
+    def told(self, worker: int, balance: str = "") -> tuple[int, bool]:
         """
-        The number under which a worker's connections come.
+        The number under which a worker's connections come, and whether it
+        accepts by itself.
         """
         verdict = self.ask(worker, balance)
         assert isinstance(verdict, Shared), verdict
-        return verdict.listener
+        return verdict.listener, verdict.accepts
 
     def test_number(self) -> None:
         """
-        Workers are told the number of the address, the same for all; 0, when
+        Workers are told the number of the address, the same for all, and whether
         they accept by themselves.
         """
-        self.assertEqual([self.number(1), self.number(2)], [1, 1])
+        self.assertEqual([self.told(1), self.told(2)], [(1, False), (1, False)])
         self.listeners.release(1, self.address)
-        self.assertEqual(self.number(1, "kernel"), 0)
+        self.assertEqual(self.told(1, "kernel"), (1, True))
         self.listeners.release(1, self.address)
-        self.assertEqual(self.number(1, "sticky"), 1)
+        self.assertEqual(self.told(1, "sticky"), (1, False))
 
     def test_kernel(self) -> None:
         """
@@ -630,7 +631,7 @@ class BalancedTests(SynchronousTestCase):
         """
         self.listeners = Listeners(64, self.reactor, log=Logger(observer=self.events))
         self.listeners.intake(1, 0)
-        self.assertEqual(self.number(1), 0)
+        self.assertEqual(self.told(1), (1, True))
 
     def test_unknown(self) -> None:
         """
@@ -661,23 +662,23 @@ class BalancedTests(SynchronousTestCase):
         self.assertEqual(self.listeners.addresses, [])
         [warning] = [text for text in self.events.texts if "Cannot listen" in text]
         self.assertIn(os.strerror(errno.EMFILE), warning)
-        self.assertEqual(self.number(1), 1)
+        self.assertEqual(self.told(1), (1, False))
 
     def test_released(self) -> None:
         """
         Who stops listening gets nothing more, and when the last one does, the
         number is not used again.
         """
-        self.number(1)
+        self.told(1)
         self.listeners.release(1, self.address)
-        self.assertEqual(self.number(1), 2)
+        self.assertEqual(self.told(1), (2, False))
 
     def test_releasedByOne(self) -> None:
         """
         While others listen, one that has stopped gets nothing more.
         """
-        self.number(1)
-        self.number(2)
+        self.told(1)
+        self.told(2)
         left: list[tuple[int, Address]] = []
         self.patch(self.distributor, "leaves", lambda *args: left.append(args))
         self.listeners.release(1, self.address)
@@ -688,9 +689,9 @@ class BalancedTests(SynchronousTestCase):
         A worker that leaves or dies gets nothing more; whoever comes after it
         gets the same number.
         """
-        self.number(1)
+        self.told(1)
         self.listeners.workerReady(1)
         self.listeners.workerStopping(1)
         self.listeners.release(1, self.address)
         self.listeners.workerGone(1)
-        self.assertEqual(self.number(2), 1)
+        self.assertEqual(self.told(2), (1, False))

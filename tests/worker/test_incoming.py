@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from twisted.internet import main, tcp, unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -139,11 +139,11 @@ class IncomingTestCase(SynchronousTestCase):
         self.incoming.attach(self.reactor)
         self.reactor.settle()
 
-    def start(self, port: Any, number: int = NUMBER) -> Any:
+    def start(self, port: Any, number: int = NUMBER, accepts: bool = False) -> Any:
         """
-        Start a port as one that gets its connections from the watcher.
+        Start a port as one that gets connections from the watcher.
         """
-        self.incoming.enter(port, number)
+        self.incoming.enter(port, number, accepts)
         port.startListening()
         self.ports.append(port)
         return port
@@ -671,6 +671,35 @@ class ListeningTests(IncomingTestCase):
         self.assertGivenBack()
         self.assertNotIn("startReading", port.__dict__)
         self.assertNotIn("stopReading", port.__dict__)
+
+    def test_acceptsItself(self) -> None:
+        """
+        A port that accepts by itself takes what it is given, too, as long as it
+        accepts; afterwards, it is as it was before, whoever changed it.
+        """
+        calls: list[str] = []
+        port = tcp.Port(0, cast(Any, self.factory), 50, "127.0.0.1", self.reactor)
+        for name in ("startReading", "stopReading"):
+            setattr(port, name, partial(calls.append, name))
+        changed = dict(port.__dict__)
+        self.start(port, accepts=True)
+        [client] = self.connect(port)
+        self.give()
+        self.assertEqual(self.answers, [None])
+        self.assertEchoes(client)
+        self.hangUp(client)
+        self.answers.clear()
+        self.factory.protocols.clear()
+        self.connect(port)
+        port.stopReading()
+        self.assertGivenBack()
+        port.startReading()
+        self.assertEqual(calls, ["startReading", "stopReading", "startReading"])
+        port.stopListening()
+        self.assertGivenBack()
+        self.stop(port)
+        for name in ("startReading", "stopReading"):
+            self.assertIs(port.__dict__[name], changed[name])
 
     def test_order(self) -> None:
         """

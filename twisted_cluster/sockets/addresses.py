@@ -210,13 +210,16 @@ class Shared:
     @ivar socket: the socket.  In the watcher it stays the watcher's; in a
         worker it is the asker's own duplicate, to be closed by the asker.
     @ivar address: what it is bound to; the port is never 0.
-    @ivar listener: the number with which its connections are handed over, or 0
-        where the asker accepts them.
+    @ivar listener: the number of the address, with which connections are handed
+        over; 0 where none ever is.
+    @ivar accepts: whether the asker is to accept; otherwise all its connections
+        are handed over.
     """
 
     socket: socket.socket
     address: Address
     listener: int = 0
+    accepts: bool = True
 
 
 @attrs.frozen

@@ -3,13 +3,14 @@ Accepts the connections of one address, and gives each to a worker.
 
 The rules:
 
-  1. Nothing is accepted unless a worker can have it at once.  What is not
-     accepted waits in the socket's backlog.
+  1. Nothing is accepted unless a worker that does not accept by itself can have
+     it at once.  What is not accepted waits in the socket's backlog.
   2. A connection is held until a worker has said that it took it.  One that comes
      back, since its worker died or refused it, is given to another before
      anything else is accepted.
   3. The balancer chooses among the workers that listen on the address, serve, and
-     keep up.  Where it fails or cannot tell, they take turns.
+     keep up; those that accept by themselves get only what came back, when there
+     is no other.  Where it fails or cannot tell, they take turns.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster.interfaces import Candidate, Connection, IBalancer
-from twisted_cluster.policy.balance import RoundRobin
+from twisted_cluster.policy.balance import KERNEL, RoundRobin
 from twisted_cluster.supervisor.intake import Intake
 from twisted_cluster.supervisor.peeking import Peek
 
@@ -97,7 +98,8 @@ class Acceptor:
     The watcher's side of one address.
 
     @ivar number: tells the address from others, in what workers are given.
-    @ivar balance: the name of the way of balancing.
+    @ivar balance: the name of the way of balancing; C{kernel} until some worker
+        does not accept by itself.
     """
 
     def __init__(
@@ -106,8 +108,6 @@ class Acceptor:
         skt: socket.socket,
         address: str,
         number: int,
-        balance: str,
-        balancer: IBalancer,
     ) -> None:
         """
         @param skt: a listening, non-blocking socket; it is duplicated.
@@ -117,10 +117,12 @@ class Acceptor:
         self._reactor = reactor
         self._socket = skt.dup()
         self._address = address
-        self._balance(balancer)
         self._rotation = RoundRobin()
+        self._balance(self._rotation)
         self._members: dict[int, Intake] = {}
+        self._accepting: set[int] = set()
         self._available: Optional[tuple[Candidate, ...]] = None
+        self._anyWaits = False
         self._waiting: deque[Accepted] = deque()
         self._peeks: set[Peek] = set()
         self._reading = False
@@ -130,15 +132,22 @@ class Acceptor:
         self._failed = -math.inf
         self._closed = False
         self.number = number
-        self.balance = balance
+        self.balance = KERNEL
 
     # What the watcher says.
 
-    def join(self, intake: Intake) -> None:
+    def join(self, intake: Intake, accepts: bool = False) -> None:
         """
         A worker listens.
+
+        @param accepts: whether it accepts by itself.
         """
-        self._members[intake.candidate.worker] = intake
+        worker = intake.candidate.worker
+        self._members[worker] = intake
+        if accepts:
+            self._accepting.add(worker)
+        else:
+            self._accepting.discard(worker)
         self.changed()
 
     def leave(self, worker: int) -> None:
@@ -146,6 +155,7 @@ class Acceptor:
         A worker listens no more.
         """
         if self._members.pop(worker, None) is not None:
+            self._accepting.discard(worker)
             self.changed()
 
     def change(self, balance: str, balancer: IBalancer) -> None:
@@ -264,6 +274,7 @@ class Acceptor:
     def _mayAccept(self) -> bool:
         return bool(
             self._candidates()
+            and self._anyWaits
             and not self._waiting
             and self._pause is None
             and len(self._peeks) < MOST_PEEKED
@@ -271,12 +282,19 @@ class Acceptor:
         )
 
     def _candidates(self) -> tuple[Candidate, ...]:
+        """
+        Who can have a connection that was accepted.  C{_anyWaits} says whether one
+        of them waits for those that come.
+        """
         if self._available is None:
-            self._available = tuple(
+            able = [
                 intake.candidate
                 for _, intake in sorted(self._members.items())
                 if intake.takes(self.number)
-            )
+            ]
+            waiting = [each for each in able if each.worker not in self._accepting]
+            self._anyWaits = bool(waiting)
+            self._available = tuple(waiting or able)
         return self._available
 
     def _place(self, accepted: Accepted) -> bool:

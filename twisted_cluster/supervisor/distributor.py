@@ -1,7 +1,8 @@
 """
 Knows which addresses the watcher accepts for, and which workers it accepts for.
 
-In the mode C{kernel} it does nothing: the workers accept by themselves.
+In the mode C{kernel} the workers accept by themselves, and get from here only what
+was accepted for others that are gone.
 """
 
 from __future__ import annotations
@@ -66,51 +67,43 @@ class Distributor:
                 f"code of one's own has to be named by --balance"
             )
 
-    def joins(self, worker: int, bound: BoundSocket, balance: str) -> int:
+    def joins(self, worker: int, bound: BoundSocket, balance: str) -> tuple[int, bool]:
         """
         A worker listens.
 
         @param balance: as it asks, checked; empty for the default.
-        @return: the number that the connections come with which it is given; 0
-            when it accepts by itself.
+        @return: the number that the connections come with which it is given, 0 when
+            it is given none; and whether it accepts by itself.
         @raise OSError: when the socket cannot be duplicated: this process has too
             many open files.
         """
         balance = balance or self._default
         intake = self._intakes.get(worker)
         address = bound.address
-        if balance == KERNEL or address.kind == "udp" or intake is None:
-            return 0
+        if address.kind == "udp" or intake is None:
+            return 0, True
         acceptor = self._acceptors.get(address)
         identity = identify(bound.socket)
         if acceptor is None:
             acceptor = self._acceptors[address] = Acceptor(
-                self._reactor,
-                bound.socket,
-                str(address),
-                self._count + 1,
-                balance,
-                self._make(balance, address),
+                self._reactor, bound.socket, str(address), self._count + 1
             )
             self._count += 1
             self._sockets[address] = identity
-            _log.info(
-                "The watcher accepts on {address} and balances by {balance}",
-                address=str(address),
-                balance=balance,
-            )
-        elif acceptor.balance != balance:
+        accepts = balance == KERNEL
+        if not accepts and acceptor.balance != balance:
+            # Workers that do not accept by themselves may yet be there when others do.
             acceptor.change(balance, self._make(balance, address))
             _log.info(
-                "From now on, the watcher balances {address} by {balance}",
+                "The watcher accepts on {address} and balances by {balance}",
                 address=str(address),
                 balance=balance,
             )
         if self._sockets[address] != identity:
             acceptor.replace(bound.socket)
             self._sockets[address] = identity
-        acceptor.join(intake)
-        return acceptor.number
+        acceptor.join(intake, accepts)
+        return acceptor.number, accepts
 
     def leaves(self, worker: int, address: Address) -> None:
         """

@@ -192,7 +192,7 @@ class Listeners:
             )
         bound = listener.bound
         try:
-            number = self._distributor.joins(worker, bound, request.balance)
+            number, accepts = self._distributor.joins(worker, bound, request.balance)
         except OSError as error:
             self.release(worker, bound.address)
             return self._refusals.note(
@@ -205,7 +205,7 @@ class Listeners:
             self._serving.add(worker)
         if listener.ephemeral is None:
             self._remember(worker, bound.address)
-        return Shared(bound.socket, bound.address, number)
+        return Shared(bound.socket, bound.address, number, accepts)
 
     def release(self, worker: int, address: Address) -> None:
         """

@@ -2,7 +2,7 @@
 Takes the connections that the watcher accepted for this worker, and makes them
 what the program's ports would have made of them.
 
-A port whose connections come this way listens without accepting.  Like
+A port whose connections all come this way listens without accepting.  Like
 L{twisted_cluster.worker.ports}, this touches what Twisted does not promise:
 C{Port.transport}, C{Port.sessionno} and C{Port._buildAddr}, with which
 C{Port.doRead} makes the transport and the protocol of a connection.
@@ -42,6 +42,9 @@ What the installed Twisted must have for this.
 """
 
 
+_READING: Final = ("startReading", "stopReading")
+
+
 class _Transport(GuardedTransport, LastWords):
     """
     The channel's transport.
@@ -50,28 +53,38 @@ class _Transport(GuardedTransport, LastWords):
 
 class _Listening:
     """
-    A port that gets its connections from the watcher.
+    A port that gets connections from the watcher.
 
-    It stands in for the port's C{startReading} and C{stopReading}, by which
+    It stands before the port's C{startReading} and C{stopReading}, by which
     programs, and Twisted, say whether the port accepts.
     """
 
-    def __init__(self, port: Any) -> None:
+    def __init__(self, port: Any, accepts: bool) -> None:
+        """
+        @param accepts: whether the port accepts by itself as well.
+        """
         self.port = port
-        self.accepts = False
-        port.startReading = partial(self._set, True)
-        port.stopReading = partial(self._set, False)
+        self.wants = False
+        self._before = {
+            name: port.__dict__[name] for name in _READING if name in port.__dict__
+        }
+        then = [getattr(port, name) if accepts else None for name in _READING]
+        for name, wants, do in zip(_READING, (True, False), then, strict=True):
+            setattr(port, name, partial(self._set, wants, do))
 
-    def _set(self, accepts: bool) -> None:
-        self.accepts = accepts
+    def _set(self, wants: bool, then: Optional[Callable[[], None]]) -> None:
+        self.wants = wants
+        if then is not None:
+            then()
 
     def end(self) -> None:
         """
         Leave the port as it was.
         """
-        self.accepts = False
-        for name in ("startReading", "stopReading"):
+        self.wants = False
+        for name in _READING:
             self.port.__dict__.pop(name, None)
+        self.port.__dict__.update(self._before)
 
 
 class Incoming:
@@ -92,14 +105,14 @@ class Incoming:
         self._ended = 0
         self._pid = os.getpid()
 
-    def enter(self, port: Any, number: int) -> None:
+    def enter(self, port: Any, number: int, accepts: bool = False) -> None:
         """
-        Have a port, which is about to be started, get its connections from
-        here.
+        Have a port, which is about to be started, get connections from here.
 
         @param number: with which they come.
+        @param accepts: whether it accepts by itself as well.
         """
-        self._listening[number] = _Listening(port)
+        self._listening[number] = _Listening(port, accepts)
 
     def leave(self, port: Any) -> None:
         """
@@ -168,7 +181,7 @@ class Incoming:
         if len(arrival.data) != LISTENER.size:
             raise ProtocolError(f"a connection to {arrival.data[:40]!r}")
         listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
-        return listening is not None and listening.accepts
+        return listening is not None and listening.wants
 
     def _adopt(self, arrival: Arrival) -> None:
         """

@@ -63,8 +63,8 @@ def installPorts(
     """
     Make every port that is opened from now on ask for its socket.
 
-    @param connections: where the connections of those come from that the watcher
-        accepts for.
+    @param connections: where those connections come from that the watcher
+        accepted.
     @return: what undoes it, for ports that are opened afterwards.
     @raise ClusterError: when the installed Twisted is not built as expected;
         nothing was changed.
@@ -284,10 +284,10 @@ class _Ports:
         self, port: Any, shared: Shared, start: Callable[[Any], None]
     ) -> None:
         port._clusterAddress = shared.address
-        if shared.listener:
-            self._incoming.enter(port, shared.listener)
-        elif shared.address.kind != "udp":
+        if shared.accepts and shared.address.kind != "udp":
             takeTurns(port)
+        if shared.listener:
+            self._incoming.enter(port, shared.listener, shared.accepts)
         try:
             start(port)
         except BaseException:

@@ -313,7 +313,7 @@ class SocketClient:
         skt.setblocking(False)
         # A UNIX socket was perhaps not bound by its own path.
         bound = address if address.kind == "unix" else Address.ofSocket(skt)
-        return Shared(skt, bound, values["listener"])
+        return Shared(skt, bound, values["listener"], values["accepts"])
 
     def _await(self, deadline: float) -> None:
         poll = select.poll()

@@ -214,6 +214,7 @@ class FaultTests(ServersTestCase):
             "errno": b"0",
             "message": b"",
             "listener": b"0",
+            "accepts": b"True",
             **changes,
         }
         return bytes(amp.AmpBox(**values).serialize())

@@ -133,7 +133,12 @@ class ServerSocketProtocol(StrictAMP):
                 )
         if isinstance(verdict, Shared):
             number = verdict.socket.fileno()
-            return _answer(b"shared", descriptor=number, listener=verdict.listener)
+            return _answer(
+                b"shared",
+                descriptor=number,
+                listener=verdict.listener,
+                accepts=verdict.accepts,
+            )
         if isinstance(verdict, Refused):
             return _answer(b"refused", verdict.errno, verdict.message)
         return _answer(b"own")
@@ -145,6 +150,7 @@ def _answer(
     message: str = "",
     descriptor: int | None = None,
     listener: int = 0,
+    accepts: bool = True,
 ) -> dict[str, Any]:
     return {
         "verdict": verdict,
@@ -152,6 +158,7 @@ def _answer(
         "message": message,
         "socket": descriptor,
         "listener": listener,
+        "accepts": accepts,
     }
 
 

@@ -32,8 +32,9 @@ class RequestSocket(amp.Command):
     C{verdict} of the answer is C{shared} (C{socket} is the bound, listening
     socket), C{own} (the address is none of the cluster's: open it yourself)
     or C{refused} (C{errno} and C{message} are what C{bind} said).  C{listener} is
-    0 where the worker accepts by itself; otherwise it must not, and the
-    connections come over the client-socket channel, with this number.
+    the number with which connections come over the client-socket channel, 0 when
+    none do.  Where C{accepts} is false, all come that way, and the worker must not
+    accept by itself.
     """
 
     arguments = [
@@ -56,6 +57,7 @@ class RequestSocket(amp.Command):
         (b"errno", amp.Integer()),
         (b"message", amp.Unicode()),
         (b"listener", amp.Integer()),
+        (b"accepts", amp.Boolean()),
     ]
 
 
