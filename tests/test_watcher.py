@@ -59,10 +59,10 @@ class PlayedWorker(ControlProtocol):
     @commands.Ping.responder
     def ping(self) -> Any:
         self.pings += 1
-        return {} if self.answering else Deferred()
+        return {"delay": 0.0} if self.answering else Deferred()
 
     @commands.Terminate.responder
-    def terminate(self) -> dict[str, object]:
+    def terminate(self, delay: float, others: bool) -> dict[str, object]:
         self.terminated = True
         return {}
 

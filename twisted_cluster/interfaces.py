@@ -208,6 +208,70 @@ class IBalancer(Interface):
         """
 
 
+class IDrainable(Interface):
+    """
+    How a connection ends when its worker leaves.
+
+    A protocol provides this, or its class is adapted to it, by
+    C{twisted.python.components.registerAdapter(adapter, ProtocolClass, IDrainable)}.
+    Connections of C{twisted.web}'s HTTP/1.1 and HTTP/2, and of Autobahn's
+    WebSockets, have theirs.  Any other is left alone until it ends by itself, or
+    the time is over.
+    """
+
+    def drain(drain: IDrain) -> None:
+        """
+        End the connection as soon as nobody loses anything by that: what has been
+        asked for is answered, nothing new is taken on, and then it is closed, by
+        either side, or moved.  The reactor runs on, and the worker waits until the
+        connection has ended.
+
+        Called once for each connection.  What it raises is logged, and the
+        connection left alone.
+        """
+
+
+class IDrain(Interface):
+    """
+    What the protocol of one connection may do with it when it is to be drained.
+    """
+
+    transport = Attribute(
+        "The transport of the socket itself, beneath TLS. "
+        "L{ITransport<twisted.internet.interfaces.ITransport>}."
+    )
+    idle = Attribute(
+        "Seconds that a client which has asked for nothing is given, where the "
+        "connection cannot move (--drain-idle). C{float}."
+    )
+    clock = Attribute(
+        "Keeps time. L{IReactorTime<twisted.internet.interfaces.IReactorTime>}."
+    )
+
+    def move(unread: bytes = b"") -> Deferred[None]:
+        """
+        Let another worker have the connection, whose factory builds a protocol for
+        it as for a new one.  The client does not notice.  To be called while the
+        client waits for nothing; until the outcome, the protocol must leave the
+        transport alone.
+
+        @param unread: what the protocol has read and not used.
+        @return: a Deferred that fires when another process has it: this protocol's
+            C{connectionLost} was called.  It fails, and the connection goes on here,
+            with L{NotTransferable} (it speaks TLS, say) or L{TransferFailed} (there is
+            no other worker, say).
+        """
+
+    def close() -> bool:
+        """
+        Close an idle connection, unless the client has sent something at this very
+        moment, which would be lost.
+
+        @return: whether it was closed; if not, the request that comes is to be
+            answered.
+        """
+
+
 class ILogSink(Interface):
     """
     Takes encoded log events on their way to the watcher.

@@ -77,11 +77,12 @@ class Failed(amp.Command):
 class Ping(amp.Command):
     """
     Watcher to worker: does your reactor turn?  The answer comes from the
-    reactor, never from a thread.
+    reactor, never from a thread.  C{delay} is by how many seconds, at most, it was
+    late for what was due since the last ping.
     """
 
     arguments: ClassVar[Arguments] = []
-    response: ClassVar[Arguments] = []
+    response = [(b"delay", amp.Float())]
 
 
 class Messages(amp.Command):
@@ -149,10 +150,21 @@ class Stopping(amp.Command):
     requiresAnswer = False
 
 
-class Terminate(amp.Command):
+class Recycle(amp.Command):
     """
-    Watcher to worker: leave, gracefully.
+    Worker to watcher: replace me, for the reason C{why}; I serve on until then.
     """
 
-    arguments: ClassVar[Arguments] = []
+    arguments = [(b"why", amp.Unicode())]
+    requiresAnswer = False
+
+
+class Terminate(amp.Command):
+    """
+    Watcher to worker: drain, then leave.  C{delay} is for how many seconds to serve
+    on before that, having told the program; C{others} says whether other workers
+    serve on, so that idle connections can move to them.
+    """
+
+    arguments = [(b"delay", amp.Float()), (b"others", amp.Boolean())]
     requiresAnswer = False

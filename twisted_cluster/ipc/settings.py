@@ -27,6 +27,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @ivar clients: the descriptor of the client-socket channel.
     @ivar shutdownTimeout: seconds within which a worker that lost its watcher
         must be gone.
+    @ivar drainIdle: seconds that a client which has asked for nothing is given when
+        the worker drains, and its connection cannot move.
+    @ivar connections: how many connections it has until it asks to be recycled; 0
+        for any number.
     @ivar socketTimeout: seconds that a listen waits for the watcher's answer.
     @ivar maxMessageSize: the most bytes that one message may take, encoded.
     @ivar logLevel: the name of the lowest L{twisted.logger.LogLevel} to relay.
@@ -51,6 +55,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sockets: int
     clients: int
     shutdownTimeout: float = 30.0
+    drainIdle: float = 5.0
+    connections: int = 0
     socketTimeout: float = 120.0
     maxMessageSize: int = 256 * 1024 * 1024
     logLevel: str = "debug"

@@ -187,7 +187,7 @@ class WorkerHandle:
         self._told = True
         _log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
         if self._wasReady:
-            self._control.call(commands.Terminate)
+            self._control.call(commands.Terminate, delay=0.0, others=True)
         else:
             self._process.signal(_SIGTERM)
         self._stopping()

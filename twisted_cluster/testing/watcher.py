@@ -112,7 +112,7 @@ class PlayedWatcher:
             self.link.failed,
         )
         self.worker = context.Worker(settings, self.link, startup)
-        self.link.terminated = lambda: self.worker.stop(asked=True)
+        self.link.terminated = lambda delay, others: self.worker.stop(asked=True)
         context.become(self.worker)
         self._protocol = _WatcherProtocol(self)
         inbox: Inbox[Data] = Inbox("look at PlayedWatcher.messages")

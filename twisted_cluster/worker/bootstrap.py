@@ -167,7 +167,7 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
         settings.watcher, settings.shutdownTimeout, lambda: worker.stop(asked=True)
     )
     orphanage.prepare()
-    link.terminated = lambda: worker.stop(asked=True)
+    link.terminated = lambda delay, others: worker.stop(asked=True)
     link.orphaned = orphanage.orphaned
     client = SocketClient(settings.sockets, settings.socketTimeout)
     installPorts(client, startup, incoming)

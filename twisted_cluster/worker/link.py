@@ -46,24 +46,25 @@ class WorkerProtocol(ControlProtocol):
     """
     Hears the watcher's commands.
 
-    @ivar terminated: called when the watcher wants the worker to leave.
+    @ivar terminated: called when the watcher wants the worker to leave, with what
+        L{commands.Terminate} says.
     """
 
-    terminated: Callable[[], None]
+    terminated: Callable[[float, bool], None]
 
     @commands.Ping.responder
     def ping(self) -> dict[str, object]:
         """
         Answer: the reactor turns.
         """
-        return {}
+        return {"delay": 0.0}
 
     @commands.Terminate.responder
-    def terminate(self) -> dict[str, object]:
+    def terminate(self, delay: float, others: bool) -> dict[str, object]:
         """
         Leave.
         """
-        self.terminated()
+        self.terminated(delay, others)
         return {}
 
 
@@ -72,7 +73,8 @@ class Link:
     """
     What a worker says to its watcher, and hears from it.
 
-    @ivar terminated: called when the watcher wants the worker to leave.
+    @ivar terminated: called when the watcher wants the worker to leave: after how
+        many seconds, and whether others serve on.
     @ivar orphaned: called when the connection has ended.
     """
 
@@ -93,7 +95,7 @@ class Link:
         self._writing = False
         self._again = False
         self._closed = False
-        self.terminated: Callable[[], None] = lambda: None
+        self.terminated: Callable[[float, bool], None] = lambda delay, others: None
         self.orphaned: Callable[[], None] = lambda: None
         self._protocol = WorkerProtocol()
         inbox: Inbox[Message] = Inbox(
@@ -110,7 +112,7 @@ class Link:
         )
         self.conversation.setWindowed(False)
         self._protocol.conversation = self.conversation
-        self._protocol.terminated = lambda: self.terminated()
+        self._protocol.terminated = lambda *how: self.terminated(*how)
         self._protocol.nonsense = self._nonsense
         self._protocol.lost = self._lost
         self._protocol.makeConnection(self._blocking())
