@@ -17,6 +17,8 @@ from benchmarks.processes import Child, spawn
 from twisted_cluster.sockets import ClientSocketSendPipe
 
 INTEGER: Final = struct.Struct("!I")
+COUNT = 100_000
+"""How many one run sends."""
 BURST: Final = 200
 """How many are sent before the ones before are awaited."""
 
@@ -67,7 +69,6 @@ async def transfers(
     bareChild, barePid, peer = _spawn(reactor, "barereceiver.py")
     pipeChild, pipePid, connection = _spawn(reactor, "receiver.py")
     pipe = ClientSocketSendPipe(reactor, connection)
-    count = 100_000
     with socket.socket() as skt:
         descriptor = skt.fileno()
         await pipe.send(descriptor, 0)
@@ -79,7 +80,7 @@ async def transfers(
                     [
                         Contender(
                             "blocking send_fds loop",
-                            count,
+                            COUNT,
                             lambda n: measure(
                                 lambda: plainly(peer, descriptor, n),
                                 n,
@@ -89,7 +90,7 @@ async def transfers(
                         ),
                         Contender(
                             "ClientSocketSendPipe.send()",
-                            count,
+                            COUNT,
                             lambda n: measure(
                                 lambda: through(pipe, descriptor, n),
                                 n,

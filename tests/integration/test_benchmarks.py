@@ -57,6 +57,29 @@ class Benchmarks(ClusterTestCase):
         for figure in shares["figures"]:
             self.assertAlmostEqual(figure["busiest"] + figure["idlest"], 1)
 
+    async def test_transfers(self) -> None:
+        """
+        The benchmark of transfers compares the pipe with a blocking loop.
+        """
+        path = self.directory / "figures.json"
+        script = (
+            "from benchmarks import transfers\n"
+            "transfers.COUNT = 1000\n"
+            "import benchmarks.__main__\n"
+        )
+        command = self.execute(
+            [
+                *(sys.executable, "-c", script, "transfers"),
+                *("--rounds", "1", "--json", str(path)),
+            ]
+        )
+        self.assertEqual(await command.whenEnded(100), 0, command.text)
+        [result] = json.loads(path.read_text())["results"]
+        self.assertEqual([each["baseline"] for each in result["contenders"]], [1, 0])
+        for each in result["contenders"]:
+            self.assertEqual([run["count"] for run in each["runs"]], [1000])
+            self.assertIn(each["name"], command.text)
+
     async def test_unknown(self) -> None:
         """
         An unknown name is refused.
