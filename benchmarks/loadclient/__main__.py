@@ -1,0 +1,7 @@
+"""
+C{python -m benchmarks.loadclient PLAN}.
+"""
+
+from benchmarks.loadclient.running import main
+
+main()
