@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from tests.integration.faults import FaultTestCase
 from tests.integration.support import DEADLINE, reactor, until
-from twisted_cluster.supervisor.acceptor import Accepted
+from twisted_cluster.supervisor.accepted import Accepted
 from twisted_cluster.supervisor.intake import Intake
 from twisted_cluster.watcher import ClusterWatcher
 

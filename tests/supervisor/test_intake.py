@@ -26,6 +26,8 @@ class Held:
     A connection that is held, and what became of it.
     """
 
+    unread = b""
+
     def __init__(self, ended: list[tuple[str, Held]]) -> None:
         self.socket, self._client = socket.socketpair()
         self._ended = ended
@@ -276,17 +278,56 @@ class IntakeTests(SynchronousTestCase):
         self.reactor.settle()
         self.assertEqual(self.ended, [("returned", held)])
 
-    def test_unasked(self) -> None:
+    def move(self, data: bytes) -> tuple[list[object], socket.socket]:
         """
-        So does a connection that comes from a worker.
+        Have the worker hand a connection over.
+
+        @return: the answers that it gets, and the client.
         """
-        self.intake.begin()
-        ours, theirs = socket.socketpair()
-        self.worker.send(ours.fileno(), b"", None)
+        answers: list[object] = []
+        self.worker.answered = lambda token, why: answers.append(why)
+        ours, client = socket.socketpair()
+        self.worker.send(ours.fileno(), data, None)
         self.reactor.settle()
         ours.close()
-        self.assertEqual(theirs.recv(1), b"")
-        theirs.close()
+        client.settimeout(10)
+        self.addCleanup(client.close)
+        return answers, client
+
+    def test_moves(self) -> None:
+        """
+        A connection that comes from the worker is told of, with what the worker has
+        read from it.
+        """
+        moved: list[tuple[int, socket.socket, bytes]] = []
+        self.intake.refuses = lambda listener: None
+        self.intake.moves = lambda *what: moved.append(what)
+        answers, client = self.move(LISTENER.pack(SSH) + b"unread")
+        self.assertEqual(answers, [None])
+        [(listener, skt, unread)] = moved
+        self.assertEqual((listener, unread), (SSH, b"unread"))
+        skt.send(b"hello")
+        self.assertEqual(client.recv(9), b"hello")
+        skt.close()
+
+    def test_movesNowhere(self) -> None:
+        """
+        It stays the worker's where it is refused.
+        """
+        self.intake.refuses = lambda listener: f"{listener} is full"
+        answers, client = self.move(LISTENER.pack(SSH))
+        self.assertEqual(answers, ["2 is full"])
+        self.assertTrue(self.intake._handover)
+        client.close()
+
+    def test_movesNonsense(self) -> None:
+        """
+        One that does not say which address it belongs to ends the channel.
+        """
+        self.intake.begin()
+        answers, client = self.move(b"huh")
+        self.assertEqual(answers, [])
+        self.assertEqual(client.recv(1), b"")
         self.assertFalse(self.intake.takes(HTTP))
 
     def test_closedByWorker(self) -> None:

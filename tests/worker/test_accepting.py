@@ -401,6 +401,7 @@ class Server(Protocol):
     def connectionMade(self):
         self.transport.write(sys.argv[2].encode())
     def dataReceived(self, data):
+        print("busy", flush=True)
         sys.stdin.readline()
 
 port = tcp.Port._fromListeningDescriptor(
@@ -464,8 +465,8 @@ class Workers(SynchronousTestCase):
         name = client.recv(9)
         client.sendall(b"be busy until you are told")
         busy = self.workers[int(name)]
-        while self.connect().recv(9) == name:
-            pass
+        assert busy.stdout is not None
+        self.assertEqual(busy.stdout.readline(), "busy\n")
         others = {self.connect().recv(9) for _ in range(40)}
         self.assertEqual(others, {b"0", b"1", b"2", b"3"} - {name})
         assert busy.stdin is not None

@@ -829,12 +829,12 @@ class ChannelTests(IncomingTestCase):
         self.connect(self.tcp(), 2)
         self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), 0)
         self.reactor.settle()
-        self.watcher.send(self.given[1].fileno(), b"hello", 1)
+        self.watcher.send(self.given[1].fileno(), b"huh", 1)
         self.reactor.settle()
         self.assertEqual((self.answers, self.lost), ([None], [1]))
         [text] = self.events.texts
         self.assertTrue(text.startswith("This worker gets no more connections"), text)
-        self.assertIn("a connection to b'hello'.  What", text)
+        self.assertIn("a connection to b'huh'.  What", text)
         self.hangUp(self.clients[0])
 
     def test_watcherGone(self) -> None:

@@ -27,6 +27,7 @@ from tests.worker.watching import PATIENCE, FakeStartup, WatchedTestCase
 from twisted_cluster.errors import ClusterError
 from twisted_cluster.sockets.addresses import Address, BindRequest, SocketRequest
 from twisted_cluster.worker import asking, socketclient
+from twisted_cluster.worker.connections import Connections
 from twisted_cluster.worker.modes import listenMode
 from twisted_cluster.worker.ports import installPorts
 from twisted_cluster.worker.socketclient import SocketClient
@@ -115,6 +116,7 @@ class HookedTestCase(WatchedTestCase):
         self.patch(asking, "_log", Logger(observer=self.events))
         self.reactor = Reactor()
         self.ports: list[Any] = []
+        self.connections = Connections()
         self.restore: Optional[Any] = None
         self.addCleanup(self.stopWorker)
         self.startWorker(1)
@@ -127,7 +129,9 @@ class HookedTestCase(WatchedTestCase):
             self.restore()
         self.startup = FakeStartup(ready)
         self.socketClient: SocketClient = self.client(worker)
-        self.restore = installPorts(self.socketClient, self.startup, self.incoming())
+        self.restore = installPorts(
+            self.socketClient, self.startup, self.incoming(), self.connections
+        )
 
     def stopWorker(self) -> None:
         for port in self.ports:
@@ -487,7 +491,9 @@ class TCPTests(HookedTestCase):
         self.restore()
         client = SocketClient(theirs.detach(), 0.05)
         self.addCleanup(client.close)
-        self.restore = installPorts(client, self.startup, self.incoming())
+        self.restore = installPorts(
+            client, self.startup, self.incoming(), self.connections
+        )
         error = self.assertRaises(CannotListenError, self.tcp)
         self.assertEqual(errno.ETIMEDOUT, error.socketError.errno)
         ours.close()
@@ -566,6 +572,7 @@ class TCPTests(HookedTestCase):
             self.socketClient,
             self.startup,
             self.incoming(),
+            self.connections,
         )
         self.assertIn("_reservedFD", str(error))
         self.assertIs(before, tcp.Port.startListening)

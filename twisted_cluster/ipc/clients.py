@@ -9,9 +9,10 @@ from typing import Final
 
 LISTENER: Final = struct.Struct("!I")
 """
-Watcher to worker, with each connection: the number of the listening socket that
-it was accepted on, as in the answer to
-L{twisted_cluster.sockets.servers.commands.RequestSocket}.
+With each connection, either way: the number of the listening socket that it was
+accepted on, as in the answer to
+L{twisted_cluster.sockets.servers.commands.RequestSocket}.  What follows was read
+from the connection already, and not used.
 """
 
 ENDED: Final = struct.Struct("!I")

@@ -15,7 +15,6 @@ The rules:
 
 from __future__ import annotations
 
-import errno
 import math
 import socket
 from collections import deque
@@ -31,6 +30,7 @@ from zope.interface import implementer
 
 from twisted_cluster.interfaces import Candidate, Connection, IBalancer
 from twisted_cluster.policy.balance import KERNEL, RoundRobin
+from twisted_cluster.supervisor.accepted import GONE, Accepted
 from twisted_cluster.supervisor.intake import Intake
 from twisted_cluster.supervisor.peeking import Peek
 
@@ -51,45 +51,6 @@ _PAUSE: Final = 0.1
 """Seconds without accepting when this process has too many open files, say."""
 _COMPLAIN_EVERY: Final = 60.0
 """Seconds between two complaints about the same."""
-_GONE: Final = {
-    errno.ECONNABORTED,
-    errno.EPERM,
-    errno.ENETDOWN,
-    errno.EPROTO,
-    errno.ENOPROTOOPT,
-    errno.EHOSTDOWN,
-    errno.ENONET,
-    errno.EHOSTUNREACH,
-    errno.EOPNOTSUPP,
-    errno.ENETUNREACH,
-}
-"""What C{accept} says of a connection that is gone already, or forbidden."""
-
-
-@attrs.define(eq=False)
-class Accepted:
-    """
-    A connection that no worker has taken yet.
-
-    @ivar socket: it, owned by this object.
-    """
-
-    socket: socket.socket
-    connection: Connection
-    acceptor: Acceptor
-
-    def taken(self) -> None:
-        """
-        See L{twisted_cluster.supervisor.intake.Held}.
-        """
-        self.socket.close()
-
-    def returned(self) -> None:
-        """
-        See L{twisted_cluster.supervisor.intake.Held}.
-        """
-        self.connection = attrs.evolve(self.connection, final=True)
-        self.acceptor.offerAgain(self)
 
 
 @implementer(IReadDescriptor)
@@ -212,6 +173,28 @@ class Acceptor:
             self._waiting.append(accepted)
             self.changed()
 
+    def refuses(self) -> Optional[str]:
+        """
+        Tell why a connection that a worker had cannot move to another, or L{None}.
+        """
+        if self._wanted:
+            return f"{self.balance} has to see the first bytes of connections"
+        return None
+
+    def move(self, skt: socket.socket, unread: bytes) -> None:
+        """
+        A worker that leaves had this connection: give it to another.
+
+        @param skt: it, owned by this object from now on.
+        @param unread: what the worker has read from it and not used.
+        """
+        try:
+            connection = self._connection(skt.getpeername())
+        except OSError:
+            skt.close()
+            return
+        self.offerAgain(Accepted(skt, connection, self.offerAgain, unread))
+
     # What the reactor calls.
 
     def fileno(self) -> int:
@@ -239,7 +222,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                if error.errno not in _GONE:
+                if error.errno not in GONE:
                     self._stopReading()
                     self._rest(str(error))
                     break
@@ -263,13 +246,15 @@ class Acceptor:
         self._wanted, self._patience = balancer.firstBytes, balancer.patience
 
     def _accepted(self, skt: socket.socket, peer: Any) -> None:
-        host = peer[0] if isinstance(peer, tuple) else ""
-        connection = Connection(self._address, host, final=not self._wanted)
-        accepted = Accepted(skt, connection, self)
+        accepted = Accepted(skt, self._connection(peer), self.offerAgain)
         if self._wanted:
             self._peek(accepted)
         else:
             self._place(accepted)
+
+    def _connection(self, peer: Any) -> Connection:
+        host = peer[0] if isinstance(peer, tuple) else ""
+        return Connection(self._address, host, final=not self._wanted)
 
     def _mayAccept(self) -> bool:
         return bool(

@@ -7,6 +7,7 @@ was accepted for others that are gone.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -53,6 +54,7 @@ class Distributor:
         intake = self._intakes[worker] = Intake(
             self._reactor, worker, slot, self._changed
         )
+        intake.refuses, intake.moves = self._refuses, self._moves
         return intake
 
     def check(self, balance: str) -> None:
@@ -145,6 +147,21 @@ class Distributor:
         intake = self._intakes.pop(worker, None)
         if intake is not None:
             intake.close()
+
+    def _refuses(self, number: int) -> Optional[str]:
+        acceptor = self._numbered(number)
+        return "nobody listens there" if acceptor is None else acceptor.refuses()
+
+    def _moves(self, number: int, skt: socket.socket, unread: bytes) -> None:
+        acceptor = self._numbered(number)
+        assert acceptor is not None
+        acceptor.move(skt, unread)
+
+    def _numbered(self, number: int) -> Optional[Acceptor]:
+        for acceptor in self._acceptors.values():
+            if acceptor.number == number:
+                return acceptor
+        return None
 
     def _make(self, balance: str, address: Address) -> IBalancer:
         try:

@@ -51,6 +51,7 @@ class Held(Shape):
     """
 
     socket: socket.socket
+    unread: bytes
 
     def taken(self) -> None:
         """
@@ -70,6 +71,11 @@ class Intake:
     @ivar candidate: the worker, for balancers.
     @ivar ready: whether the worker serves; see L{begin}.
     @ivar changed: called when what L{takes} says may have changed.
+    @ivar refuses: asked, with the number of its address, about a connection that
+        comes from the worker: why it is not taken, or L{None}.
+    @ivar moves: called with the number of its address, a connection that comes from
+        the worker, which is the callee's, and what the worker has read from it
+        and not used.
     """
 
     def __init__(
@@ -88,6 +94,8 @@ class Intake:
         self.candidate = Candidate(worker, slot)
         self.ready = False
         self.changed = changed
+        self.refuses: Callable[[int], Optional[str]] = _refuse
+        self.moves: Callable[[int, socket.socket, bytes], object] = _close
 
     def connect(self, skt: socket.socket) -> Handover:
         """
@@ -99,7 +107,7 @@ class Intake:
         handover.answered = self._answered
         handover.noted = self._noted
         handover.lost = self._lost
-        handover.arrived = self._unasked
+        handover.arrived = lambda: self._arrived(handover)
         return handover
 
     def begin(self) -> None:
@@ -140,7 +148,8 @@ class Intake:
         """
         handover = self._handover
         assert handover is not None
-        handover.send(held.socket.fileno(), LISTENER.pack(listener), (held, listener))
+        data = LISTENER.pack(listener) + held.unread
+        handover.send(held.socket.fileno(), data, (held, listener))
         self._count()
         if handover.unanswered >= WINDOW:
             self._full = True
@@ -198,8 +207,21 @@ class Intake:
         self._served = max(0, self._served - ended)
         self._count()
 
-    def _unasked(self) -> None:
-        raise ProtocolError("a connection, where none is carried")
+    def _arrived(self, handover: Handover) -> None:
+        while (arrival := handover.peek()) is not None:
+            if len(arrival.data) < LISTENER.size:
+                raise ProtocolError(f"a connection to {arrival.data!r}")
+            (listener,) = LISTENER.unpack_from(arrival.data)
+            why = self.refuses(listener)
+            if why is not None:
+                handover.giveBack(1, why)
+                continue
+            for taken in handover.take(1):
+                skt = socket.socket(fileno=taken.descriptor)
+                self.moves(listener, skt, taken.data[LISTENER.size :])
+                break
+            else:
+                return
 
     def _lost(self, reason: Failure, unanswered: list[tuple[Held, int]]) -> None:
         self._handover = None
@@ -232,3 +254,11 @@ class Intake:
                 worker=self.candidate.worker,
                 why="the worker closed it" if closed else reason.getErrorMessage(),
             )
+
+
+def _refuse(listener: int) -> Optional[str]:
+    return "nobody takes it"
+
+
+def _close(listener: int, skt: socket.socket, unread: bytes) -> None:
+    skt.close()

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -34,6 +35,8 @@ from twisted_cluster.ipc.titles import setTitle
 from twisted_cluster.policy.readiness import Readiness
 from twisted_cluster.worker import context
 from twisted_cluster.worker.asyncservers import installAsyncServers
+from twisted_cluster.worker.connections import Connections
+from twisted_cluster.worker.drain.drain import Drain
 from twisted_cluster.worker.failures import describeFailure, userTraceback
 from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.launch import checkTarget, runTarget
@@ -47,6 +50,8 @@ from twisted_cluster.worker.startup import Startup
 from twisted_cluster.worker.stdio import installStreams
 from twisted_cluster.worker.target import Target, parseTarget
 
+_DRAINING = 0.9
+"""The part of C{--shutdown-timeout} that connections have; then services stop."""
 _HIGH = 512
 """Where the channels' descriptors go: above what programs close in a loop."""
 
@@ -148,7 +153,16 @@ def _becomeWorker(settings: WorkerSettings) -> context.Worker:
         link.ready,
         link.failed,
     )
-    worker = context.Worker(settings, link, startup, Incoming(settings.clients))
+    incoming, connections = Incoming(settings.clients), Connections()
+    limit = settings.shutdownTimeout * _DRAINING
+    worker = context.Worker(
+        settings,
+        link,
+        startup,
+        incoming,
+        connections,
+        drain=Drain(connections, incoming, settings.drainIdle, limit),
+    )
     context.become(worker)
     os.register_at_fork(after_in_child=lambda: context.become(None))
     return worker
@@ -160,17 +174,18 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
     is served: its ports, its reactor, its launcher.
     """
     settings, link, startup = worker.settings, worker.link, worker.startup
-    incoming = worker.incoming
-    assert incoming is not None
+    incoming, connections = worker.incoming, worker.connections
+    assert incoming is not None and connections is not None
     startup.isService(target.kind in ("plugin", "tac", "callable"))
     orphanage = Orphanage(
         settings.watcher, settings.shutdownTimeout, lambda: worker.stop(asked=True)
     )
     orphanage.prepare()
-    link.terminated = lambda delay, others: worker.stop(asked=True)
+    link.terminated = partial(worker.stop, True)
     link.orphaned = orphanage.orphaned
     client = SocketClient(settings.sockets, settings.socketTimeout)
-    installPorts(client, startup, incoming)
+    connections.install()
+    installPorts(client, startup, incoming, connections)
     installAsyncServers(client, startup)
     if settings.reactor is not None:
         chooseReactor(settings.reactor)

@@ -4,12 +4,15 @@ The worker that this process is, if it is one.
 
 from __future__ import annotations
 
+import signal
 from typing import Any, Optional
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from twisted_cluster.ipc.settings import WorkerSettings
+from twisted_cluster.worker.connections import Connections
+from twisted_cluster.worker.drain.drain import Drain
 from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.link import Link
 from twisted_cluster.worker.startup import Startup
@@ -22,14 +25,18 @@ class Worker:
 
     @ivar reactor: the reactor, once it runs.
     @ivar stopping: whether the worker has begun to leave.
+    @ivar drain: lets the connections end.
     """
 
     settings: WorkerSettings
     link: Link
     startup: Startup
     incoming: Optional[Incoming] = None
+    connections: Optional[Connections] = None
     reactor: Any = None
     stopping: bool = False
+    drain: Optional[Drain] = None
+    _others: bool = attrs.field(default=False, init=False)
     _whenStopping: list[Deferred[None]] = attrs.field(factory=list, init=False)
 
     def whenStopping(self) -> Deferred[None]:
@@ -43,24 +50,26 @@ class Worker:
             self._whenStopping.append(waiter)
         return waiter
 
-    def stop(self, asked: bool) -> None:
+    def stop(self, asked: bool, delay: float = 0.0, others: bool = False) -> None:
         """
-        Begin to leave: tell everybody who waits for it, then stop the reactor.
+        Begin to leave: tell everybody who waits for it, let the connections end, then
+        stop the reactor.
 
         @param asked: whether it was the watcher that asked.
+        @param delay: seconds to serve on before that.
+        @param others: whether other workers serve on, so that connections can move.
         """
-        if not self.stopping:
-            self.stopping = True
-            if self.incoming is not None:
-                self.incoming.stop()
-            if not asked:
-                self.link.stopping()
-            waiting, self._whenStopping = self._whenStopping, []
-            for waiter in waiting:
-                waiter.callback(None)
-        reactor = self.reactor
-        if reactor is not None and reactor.running and not _isStopping(reactor):
-            reactor.stop()
+        if self.stopping:
+            return
+        self.stopping = True
+        if not asked:
+            self.link.stopping()
+        waiting, self._whenStopping = self._whenStopping, []
+        for waiter in waiting:
+            waiter.callback(None)
+        self._others = others
+        if self.reactor is not None:
+            self._leave(delay)
 
     def reactorRuns(self, reactor: Any) -> None:
         """
@@ -68,7 +77,9 @@ class Worker:
         """
         self.reactor = reactor
         if self.stopping:
-            self.stop(asked=True)
+            self._leave(0.0)
+        elif signal.getsignal(signal.SIGTERM) == getattr(reactor, "sigTerm", None):
+            signal.signal(signal.SIGTERM, self._terminated)
 
     def reactorStops(self) -> None:
         """
@@ -76,6 +87,35 @@ class Worker:
         """
         self.reactor = None
         self.stop(asked=False)
+        if self.incoming is not None:
+            self.incoming.stop()
+
+    def _terminated(self, signum: int, frame: object) -> None:
+        """
+        This worker alone is to end, by Twisted's own signal.
+        """
+        if self.reactor is not None:
+            self.reactor.callFromThread(self.stop, asked=False, others=True)
+
+    def _leave(self, delay: float) -> None:
+        if delay > 0:
+            self.reactor.callLater(delay, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        if self.reactor is None:
+            return
+        if self.drain is None:
+            self._stopReactor()
+        else:
+            drained = self.drain.begin(self.reactor, self._others)
+            drained.addCallback(lambda _: self._stopReactor())
+
+    def _stopReactor(self) -> None:
+        reactor = self.reactor
+        if reactor is not None and reactor.running and not _isStopping(reactor):
+            reactor.stop()
 
 
 def _isStopping(reactor: Any) -> bool:

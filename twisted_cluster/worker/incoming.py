@@ -1,6 +1,7 @@
 """
-Takes the connections that the watcher accepted for this worker, and makes them
-what the program's ports would have made of them.
+Takes the connections that the watcher hands over to this worker, and makes them
+what the program's ports would have made of them; hands those over to it that are
+to move to another worker.
 
 A port whose connections all come this way listens without accepting.  Like
 L{twisted_cluster.worker.ports}, this touches what Twisted does not promise:
@@ -17,13 +18,15 @@ from functools import partial
 from typing import Any, Final, Optional
 
 from twisted.internet import tcp
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import ProtocolError
+from twisted_cluster.errors import NotTransferable, ProtocolError, TransferFailed
 from twisted_cluster.ipc.clients import ENDED, LISTENER
+from twisted_cluster.sockets.clients.attach import Unread
 from twisted_cluster.sockets.wire.blocking import identify, isStill
 from twisted_cluster.sockets.wire.frames import Arrival
 from twisted_cluster.sockets.wire.handover import Handover
@@ -140,8 +143,35 @@ class Incoming:
             transport=partial(_Transport, identity=self._identity),
         )
         handover.arrived = self._arrived
+        handover.answered = self._answered
         handover.lost = self._lost
         handover.start()
+
+    def sendBack(
+        self, port: Any, descriptor: int, unread: bytes = b""
+    ) -> Deferred[None]:
+        """
+        Let another worker have a connection.
+
+        @param port: whose connection it is.
+        @param descriptor: its socket, which must stay open until the outcome.
+        @param unread: what was read from it and belongs to the next protocol.
+        @return: a Deferred that fires when the watcher has it.  It fails with
+            L{NotTransferable}, when no connections of this port can be handed over;
+            and with L{TransferFailed}, when the watcher does not take it.
+        """
+        numbers = [
+            number
+            for number, listening in self._listening.items()
+            if listening.port is port
+        ]
+        if not numbers:
+            return fail(NotTransferable(f"{port} is not on a socket of the cluster"))
+        if self._handover is None:
+            return fail(TransferFailed("the channel to the watcher is closed"))
+        outcome: Deferred[None] = Deferred()
+        self._handover.send(descriptor, LISTENER.pack(numbers[0]) + unread, outcome)
+        return outcome
 
     def stop(self) -> None:
         """
@@ -178,9 +208,9 @@ class Incoming:
     def _wanted(self, arrival: Arrival) -> bool:
         if self._leaving:
             return False
-        if len(arrival.data) != LISTENER.size:
-            raise ProtocolError(f"a connection to {arrival.data[:40]!r}")
-        listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
+        if len(arrival.data) < LISTENER.size:
+            raise ProtocolError(f"a connection to {arrival.data!r}")
+        listening = self._listening.get(LISTENER.unpack_from(arrival.data)[0])
         return listening is not None and listening.wants
 
     def _adopt(self, arrival: Arrival) -> None:
@@ -188,7 +218,7 @@ class Incoming:
         Do what C{tcp.Port.doRead} does with a connection, but for one whose client
         is gone: its address cannot be told any more, so that it is dropped.
         """
-        listening = self._listening.get(LISTENER.unpack(arrival.data)[0])
+        listening = self._listening.get(LISTENER.unpack_from(arrival.data)[0])
         if listening is None:
             # What was taken along with it stopped the port.
             os.close(arrival.descriptor)
@@ -214,11 +244,19 @@ class Incoming:
                 transport = make(skt, protocol, peer, port, number, port.reactor)
                 transport._clusterEnded = self._connectionEnded
                 protocol.makeConnection(transport)
+                if len(arrival.data) > LISTENER.size:
+                    Unread(transport, arrival.data[LISTENER.size :])
         except BaseException:
             log.deferr()
         if transport is None:
             skt.close()
             self._connectionEnded()
+
+    def _answered(self, outcome: Deferred[None], why: Optional[str]) -> None:
+        if why is None:
+            outcome.callback(None)
+        else:
+            outcome.errback(TransferFailed(why))
 
     def _connectionEnded(self) -> None:
         if os.getpid() != self._pid:
@@ -232,8 +270,10 @@ class Incoming:
         if self._handover is not None:
             self._handover.note(ENDED.pack(ended))
 
-    def _lost(self, reason: Failure, unanswered: list[Any]) -> None:
+    def _lost(self, reason: Failure, unanswered: list[Deferred[None]]) -> None:
         self._handover = None
+        for outcome in unanswered:
+            outcome.errback(TransferFailed(reason.getErrorMessage()))
         if not self._leaving:
             _log.error(
                 "This worker gets no more connections from the watcher: {why}.  What "

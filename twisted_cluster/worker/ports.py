@@ -42,6 +42,7 @@ from twisted_cluster.sockets.servers.adoption import NEEDED, adoptUNIX
 from twisted_cluster.worker import incoming
 from twisted_cluster.worker.accepting import takeTurns
 from twisted_cluster.worker.asking import Asker
+from twisted_cluster.worker.connections import Connections
 from twisted_cluster.worker.incoming import Incoming
 from twisted_cluster.worker.modes import currentBalance, currentMode
 from twisted_cluster.worker.socketclient import SocketClient
@@ -58,13 +59,16 @@ _MOST: Final = 2**31 - 1
 
 
 def installPorts(
-    client: SocketClient, startup: IStartup, connections: Incoming
+    client: SocketClient,
+    startup: IStartup,
+    incoming: Incoming,
+    connections: Connections,
 ) -> Callable[[], None]:
     """
     Make every port that is opened from now on ask for its socket.
 
-    @param connections: where those connections come from that the watcher
-        accepted.
+    @param incoming: where those connections come from that the watcher accepted.
+    @param connections: what is to know of the ports.
     @return: what undoes it, for ports that are opened afterwards.
     @raise ClusterError: when the installed Twisted is not built as expected;
         nothing was changed.
@@ -75,7 +79,7 @@ def installPorts(
             f"this version of Twisted cannot be clustered: {', '.join(missing)} "
             "is not there; please report it"
         )
-    return _Ports(Asker(client, startup), connections).install()
+    return _Ports(Asker(client, startup), incoming, connections).install()
 
 
 def _connected(port: Any) -> bool:
@@ -88,9 +92,12 @@ class _Ports:
     port on any socket that it did not bind has C{_clusterAdopted}.
     """
 
-    def __init__(self, asker: Asker, connections: Incoming) -> None:
+    def __init__(
+        self, asker: Asker, incoming: Incoming, connections: Connections
+    ) -> None:
         self._asker = asker
-        self._incoming = connections
+        self._incoming = incoming
+        self._connections = connections
         self._reactors: list[Any] = []
         self._startTCP: Callable[[Any], None] = tcp.Port.startListening
         self._startUNIX: Callable[[Any], None] = unix.Port.startListening
@@ -262,6 +269,7 @@ class _Ports:
         try:
             lose()
         finally:
+            self._connections.ports.discard(port)
             if address is not None:
                 self._incoming.leave(port)
                 self._asker.release(address)
@@ -316,6 +324,7 @@ class _Ports:
             raise
 
     def _opened(self, port: Any) -> None:
+        self._connections.ports.add(port)
         if self._asker.mustWait():
             port.stopReading()
             self._asker.whenReady(

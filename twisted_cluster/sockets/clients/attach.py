@@ -61,7 +61,7 @@ def attach(
             ) from error
     builder.check()
     if transport is not None and unread:
-        _Unread(transport, unread)
+        Unread(transport, unread)
     return builder.protocol
 
 
@@ -125,7 +125,7 @@ def _refusal(descriptor: int, what: str) -> NotTransferable:
     )
 
 
-class _Unread:
+class Unread:
     """
     Gives a transport's protocol what was read before, once it reads, and
     before anything else.

@@ -1,0 +1,3 @@
+"""
+How a worker lets its connections end before it leaves.
+"""

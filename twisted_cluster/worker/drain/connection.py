@@ -1,0 +1,94 @@
+"""
+What one connection's protocol may do with it when it is to be drained.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Optional
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from twisted_cluster.errors import TransferFailed
+from twisted_cluster.interfaces import IDrain
+from twisted_cluster.sockets.clients.detach import Detached, detach
+
+Move = Callable[[Any, int, bytes], Deferred[None]]
+"""
+Hands a socket to the watcher: called with the transport's port, the descriptor,
+which must stay open until the outcome, and what was read from it and not used.
+"""
+
+
+@implementer(IDrain)
+class ConnectionDrain:
+    """
+    See L{IDrain}.
+
+    @ivar moved: whether another worker has the connection.
+    """
+
+    def __init__(
+        self, transport: Any, clock: IReactorTime, idle: float, move: Optional[Move]
+    ) -> None:
+        """
+        @param move: L{None} when no other worker serves.
+        """
+        self.transport = transport
+        self.clock = clock
+        self.idle = idle
+        self.moved = False
+        self._move = move
+
+    def move(self, unread: bytes = b"") -> Deferred[None]:
+        """
+        See L{IDrain.move}.
+        """
+        if self._move is None:
+            return fail(TransferFailed("no other worker serves"))
+        return Deferred.fromCoroutine(self._moveTo(self._move, unread))
+
+    async def _moveTo(self, move: Move, unread: bytes) -> None:
+        detached: Detached = await detach(self.transport, mayProduce=True)
+        try:
+            await move(self.transport.server, detached.descriptor, unread)
+        except BaseException:
+            detached.resume()
+            raise
+        self.moved = True
+        detached.complete()
+
+    def close(self) -> bool:
+        """
+        See L{IDrain.close}.
+        """
+        transport = self.transport
+        if transport.disconnected or transport.disconnecting:
+            return True
+        try:
+            if transport.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return False
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        secure = self._secure()
+        if secure is not None:
+            secure.loseConnection()
+            return True
+        try:
+            transport.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        transport.loseConnection()
+        return True
+
+    def _secure(self) -> Any:
+        """
+        Find what says good-bye in TLS, if the connection speaks it.
+        """
+        protocol = self.transport.protocol
+        return protocol if hasattr(protocol, "wrappedProtocol") else None
