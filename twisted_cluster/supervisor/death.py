@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import attrs
@@ -91,6 +91,7 @@ def explain(
     unasked: bool,
     wasReady: bool,
     lastLines: Sequence[str],
+    whoKilled: Callable[[], str] = lambda: "",
 ) -> str:
     """
     Say how a worker ended.
@@ -99,18 +100,20 @@ def explain(
     @param unasked: whether nobody told it to end, and it did not say why.
     @param wasReady: whether it had served.
     @param lastLines: what it wrote to its stderr last.
+    @param whoKilled: asked when it was ended by a SIGKILL that the watcher did not
+        send; says who may have sent it, or nothing.
     """
     if killedFor is not None:
         return f"{how}: {killedFor}"
-    if not unasked:
-        return str(how)
-    if wasReady:
-        return f"{how}: the program ended by itself" if how.status == 0 else str(how)
+    hint = whoKilled() if how.signal == signal.SIGKILL else ""
+    by = f", {hint}" if hint else ""
+    if wasReady or not unasked:
+        alone = unasked and how.status == 0
+        return f"{how}: the program ended by itself" if alone else f"{how}{by}"
     if how.status == 0:
         return (
             f"{how} before it was ready: the program ended by itself (if it goes to "
             f"the background, tell it to stay in the foreground)"
         )
-    if lastLines:
-        return "\n".join([f"{how} before it was ready; its last words:", *lastLines])
-    return f"{how} before it was ready"
+    text = f"{how} before it was ready{by}"
+    return "\n".join([f"{text}; its last words:", *lastLines]) if lastLines else text
