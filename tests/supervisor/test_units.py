@@ -1,12 +1,16 @@
 """
-Durations and sizes as people write them.
+Durations, sizes and fractions as people write them.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_cluster.supervisor.units import parseDuration, parseSize
+from twisted_cluster.supervisor.units import (
+    parseDuration,
+    parseFraction,
+    parseSize,
+)
 
 
 class DurationTests(SynchronousTestCase):
@@ -69,3 +73,33 @@ class SizeTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, parseSize, text)
             self.assertIn(repr(text), str(error))
             self.assertIn("256M", str(error))
+
+
+class FractionTests(SynchronousTestCase):
+    """
+    L{parseFraction}.
+    """
+
+    def test_read(self) -> None:
+        """
+        A fraction is a number, or a percentage.
+        """
+        for text, value in {
+            "10%": 0.1,
+            "0.1": 0.1,
+            "0": 0.0,
+            "0%": 0.0,
+            "2.5 %": 0.025,
+            " 99% ": 0.99,
+        }.items():
+            self.assertAlmostEqual(parseFraction(text), value, 9, text)
+
+    def test_refused(self) -> None:
+        """
+        What is no fraction, or the whole and more, such as a percentage without
+        its sign, is quoted, with an example.
+        """
+        for text in ("", "some", "-1%", "10", "1", "100%", "%", "1%%", "5%x", "nan"):
+            error = self.assertRaises(ValueError, parseFraction, text)
+            self.assertIn(repr(text), str(error))
+            self.assertIn("10%", str(error))

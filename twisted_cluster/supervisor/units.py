@@ -1,5 +1,6 @@
 """
-How durations and sizes are written on a command line: C{1h30m}, C{256M}.
+How durations, sizes and fractions are written on a command line: C{1h30m},
+C{256M}, C{10%}.
 """
 
 from __future__ import annotations
@@ -58,3 +59,24 @@ def parseSize(text: str) -> int:
     if size < 1:
         raise ValueError(f"{text!r} is not a size, such as 256M, 1.5G or 4096 (bytes)")
     return size
+
+
+def parseFraction(text: str) -> float:
+    """
+    Read a part of something.
+
+    @param text: a percentage, C{10%}, or a number, C{0.1}.
+    @return: from 0 to less than 1.
+    @raise ValueError: when the text is something else, or the whole and more; it
+        says what may be written.
+    """
+    number, percent, rest = text.strip().partition("%")
+    number = number.rstrip()
+    value = 1.0
+    if _NUMBER.fullmatch(number) and not rest:
+        value = float(number) / (100 if percent else 1)
+    if value >= 1:
+        raise ValueError(
+            f"{text!r} is not a fraction, such as 10% or 0.1, of less than the whole"
+        )
+    return value
