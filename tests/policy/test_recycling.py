@@ -15,8 +15,8 @@ from twisted_cluster.policy.recycling import (
     SAMPLE_EVERY,
     SAMPLES,
     Due,
-    RecycleLimits,
     LookAgain,
+    RecycleLimits,
     Recycling,
 )
 
