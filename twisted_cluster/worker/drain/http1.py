@@ -189,7 +189,7 @@ class _Ending:
         elif not self._isBetween():
             self._closeAt = None
             self._lookIn(_SELDOM)
-        elif _isSending(self._drain.transport):
+        elif isSending(self._drain.transport):
             self._closeAt = None
             self._lookIn(self._pause)
             self._pause = min(2 * self._pause, _SELDOM)
@@ -350,7 +350,7 @@ def _innermostOf(transport: Any) -> tuple[Any, bool]:
     return protocol, harmless
 
 
-def _isSending(transport: Any) -> bool:
+def isSending(transport: Any) -> bool:
     """
     Tell whether the kernel has not yet been given all that was written.
     """
