@@ -35,6 +35,14 @@ class Pipe:
         self._limit: Optional[IDelayedCall] = None
         self._whenClosed: list[Deferred[None]] = []
 
+    @property
+    def closed(self) -> bool:
+        """
+        Whether nothing is sent or taken any more: C{close()} or L{abort} was
+        called, or the connection has ended.  L{whenClosed} tells when it has.
+        """
+        return self._closing
+
     def whenClosed(self) -> Deferred[None]:
         """
         A Deferred that fires when the connection has ended, for whatever reason.

@@ -10,6 +10,8 @@ The rules:
      consumer that has got all that arrived before without ever being busy,
      several are taken by one word.  What is left of those when it pauses is
      next, also for another consumer.
+  3. So many sockets and bytes may wait here; a sender that keeps to no window is
+     then held up by the kernel.
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ Sockets that wait here, from which on nothing more is read: more than what a
 sender's window lets pass, unless it was made larger.
 """
 
+MOST_BYTES_WAITING: Final = 4 * 1024 * 1024
+"""
+Bytes of their data, likewise; one socket may have more.
+"""
+
 _decode = msgspec.msgpack.Decoder(tuple[Any, bytes]).decode
 
 
@@ -43,7 +50,8 @@ class ClientSocketReceivePipe(Pipe):
     The end of a connection between two processes that receives sockets.
 
     Iterate over it by C{async for}.  While nobody iterates, or the consumer is
-    busy, nothing is taken, and the sender has to wait.
+    busy, nothing is taken, and the sender has to wait; when much waits here
+    already, the end of the connection is noticed only after some was taken.
     """
 
     def __init__(
@@ -152,10 +160,17 @@ class ClientSocketReceivePipe(Pipe):
             )
         if arrivals and self._pace < MOST:
             self._pace += self._pace
-        if self._paused and handover.waiting < MOST_WAITING:
+        if self._paused and not self._full:
             self._paused = False
             handover.resumeProducing()
         return bool(arrivals)
+
+    @property
+    def _full(self) -> bool:
+        count = self._handover.waiting
+        return count >= MOST_WAITING or (
+            count > 1 and self._handover.waitingBytes >= MOST_BYTES_WAITING
+        )
 
     def _decode(self, arrival: Arrival) -> bool:
         try:
@@ -170,15 +185,15 @@ class ClientSocketReceivePipe(Pipe):
             # Their sender was told that they are taken: keep them.
             while self._decoded and self._take():
                 pass
-            return
-        self._awake = True
-        self._wake()
-        self._awake = False
-        if self._waiter is None:
-            self._pace = 1
-            if not self._paused and self._handover.waiting >= MOST_WAITING:
-                self._paused = True
-                self._handover.pauseProducing()
+        else:
+            self._awake = True
+            self._wake()
+            self._awake = False
+            if self._waiter is None:
+                self._pace = 1
+        if not self._paused and self._full:
+            self._paused = True
+            self._handover.pauseProducing()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

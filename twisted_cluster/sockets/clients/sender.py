@@ -31,6 +31,7 @@ from twisted_cluster.errors import (
     MessageNotSerializable,
     MessageTooLarge,
     NotTransferable,
+    ProtocolError,
     TransferFailed,
 )
 from twisted_cluster.interfaces import Data
@@ -131,6 +132,7 @@ class ClientSocketSendPipe(Pipe):
         self._sent = 0
         self._sentBytes = 0
         self._handover.answered = self._answered
+        self._handover.arrived = _misdirected
         self._handover.start()
 
     @property
@@ -307,6 +309,10 @@ class ClientSocketSendPipe(Pipe):
             sending.settle(_gone(reason))
         for flushed in list(self._flushing):
             flushed.cancel()
+
+
+def _misdirected() -> None:
+    raise ProtocolError("the receiver sent a socket itself")
 
 
 def _descriptorOf(skt: Any) -> Optional[int]:

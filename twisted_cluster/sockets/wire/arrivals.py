@@ -29,6 +29,7 @@ class Arrivals:
     Sockets that wait, and those of which it was said that they are taken, while
     that word has not left.
 
+    @ivar size: the bytes of data of those that wait.
     @ivar open: whether anything may be said; nothing waits when it may not.
     @ivar wanted: whether somebody waits for the word to leave.
     """
@@ -38,6 +39,7 @@ class Arrivals:
         self._waiting: deque[Arrival] = deque()
         self._said: deque[Arrival] = deque()
         self._word = 0
+        self.size = 0
         self.open = False
         self.wanted = False
 
@@ -60,6 +62,7 @@ class Arrivals:
         """
         if self.open:
             self._waiting.append(arrival)
+            self.size += len(arrival.data)
         else:
             _close(arrival)
 
@@ -88,8 +91,9 @@ class Arrivals:
         """
         self.refuseLost()
         count = min(count, len(self._waiting))
-        for _ in range(count):
-            _close(self._waiting.popleft())
+        for arrival in _first(self._waiting, count):
+            self.size -= len(arrival.data)
+            _close(arrival)
         while count > 0:
             self._refuse(min(count, _MOST_GIVEN_BACK), why)
             count -= _MOST_GIVEN_BACK
@@ -97,20 +101,27 @@ class Arrivals:
 
     def refuseLost(self) -> None:
         """
-        Give back those that did not arrive, as soon as it is their turn.
+        Give back those that did not arrive, as soon as it is their turn and the
+        other side has read the words before.
         """
+        waiting = self._waiting
+        if not waiting or waiting[0].descriptor != LOST:
+            return
+        if self._transport.pending:
+            self.wanted = True
+            return
         count = 0
-        while self._waiting and self._waiting[0].descriptor == LOST:
-            self._waiting.popleft()
+        while waiting and waiting[0].descriptor == LOST:
+            self.size -= len(waiting.popleft().data)
             count += 1
-        if count:
-            self._refuse(count, _TOO_MANY)
+        self._refuse(count, _TOO_MANY)
 
     def closeWaiting(self) -> None:
         """
         Close those that wait; nothing more can be said.
         """
         self.open = False
+        self.size = 0
         while self._waiting:
             _close(self._waiting.popleft())
 
@@ -125,13 +136,15 @@ class Arrivals:
         if self._transport.pending:
             self.wanted = bool(self._waiting) or self.wanted
             return False
-        count = 0
+        count = size = 0
         for arrival in islice(self._waiting, max(most, 0)):
             if arrival.descriptor == LOST or not wanted(arrival):
                 break
             count += 1
+            size += len(arrival.data)
         if not count:
             return False
+        self.size -= size
         self._said.extend(_first(self._waiting, count))
         self._transport.write(encodeTaken(count))
         self._word = self._transport.sent + self._transport.pending
@@ -141,6 +154,13 @@ class Arrivals:
     def _refuse(self, count: int, why: str) -> None:
         if self.open:
             self._transport.write(encodeGivenBack(count, why))
+
+
+def anyArrival(arrival: Arrival) -> bool:
+    """
+    Want each.
+    """
+    return True
 
 
 def _first(queue: deque[Arrival], most: int) -> list[Arrival]:

@@ -35,7 +35,7 @@ from twisted_cluster.errors import (
     MessageTooLarge,
     ProtocolError,
 )
-from twisted_cluster.sockets.wire.arrivals import Arrivals
+from twisted_cluster.sockets.wire.arrivals import Arrivals, anyArrival
 from twisted_cluster.sockets.wire.frames import (
     LARGEST,
     MOST,
@@ -53,10 +53,6 @@ _log = Logger("twisted_cluster")
 
 _BYTES = 256 * 1024
 """Bytes of data at which a batch leaves before the turn ends."""
-
-
-def _any(arrival: Arrival) -> bool:
-    return True
 
 
 class Handover:
@@ -119,7 +115,7 @@ class Handover:
             self._started = self._open = self._arrivals.open = True
             self._transport.start()
 
-    # What is sent.
+    # What others call.
 
     @property
     def unanswered(self) -> int:
@@ -181,14 +177,19 @@ class Handover:
         self.flush()
         self._transport.write(encodeNote(data))
 
-    # What is received.
-
     @property
     def waiting(self) -> int:
         """
         How many sockets arrived and are not answered.
         """
         return len(self._arrivals)
+
+    @property
+    def waitingBytes(self) -> int:
+        """
+        How many bytes of data these have.
+        """
+        return self._arrivals.size
 
     def peek(self) -> Optional[Arrival]:
         """
@@ -198,7 +199,7 @@ class Handover:
         return self._arrivals.peek()
 
     def take(
-        self, most: int = MOST, wanted: Callable[[Arrival], bool] = _any
+        self, most: int = MOST, wanted: Callable[[Arrival], bool] = anyArrival
     ) -> list[Arrival]:
         """
         Take the oldest sockets that wait.
@@ -219,8 +220,6 @@ class Handover:
         @param why: for the sender.
         """
         self._arrivals.giveBack(count, why)
-
-    # How it ends.
 
     def pauseProducing(self) -> None:
         """
@@ -348,9 +347,8 @@ class Handover:
 
     def _answers(self, count: int, why: Optional[str]) -> None:
         if count > len(self._tokens) - len(self._items):
-            self._fail(
-                Failure(ProtocolError("answers to sockets that were never sent"))
-            )
+            error = ProtocolError("answers to sockets that were never sent")
+            self._fail(Failure(error))
             return
         tell, tokens = self._tell, self._tokens
         for _ in range(count):
@@ -392,10 +390,8 @@ class Handover:
         self._arrivals.closeSaid()
         for descriptor in self._parser.close():
             os.close(descriptor)
-        tokens = list(self._tokens)
-        self._tokens.clear()
-        self._items.clear()
-        self._descriptors.clear()
+        tokens, self._tokens = list(self._tokens), deque()
+        self._items, self._descriptors = [], []
         self._size = 0
         self._tell(self.lost, self._error or reason, tokens)
 
