@@ -24,6 +24,7 @@ import twisted_cluster
 from tests.doubles import FakeWatcher
 from twisted_cluster import tap
 from twisted_cluster.errors import StartFailed
+from twisted_cluster.policy.recycling import RecycleLimits
 from twisted_cluster.supervisor.inherited import inheritedDescriptors
 from twisted_cluster.supervisor.signals import SIGNALS
 
@@ -69,6 +70,10 @@ class OptionsTests(SynchronousTestCase):
                 "startTimeout": 60.0,
                 "heartbeatTimeout": 30.0,
                 "shutdownTimeout": 30.0,
+                "drainIdle": 5.0,
+                "drainDelay": 0.0,
+                "restartBatch": 1,
+                "recycle": RecycleLimits(),
                 "maxMessageSize": 256 * 1024 * 1024,
                 "logLevel": LogLevel.info,
                 "waitReady": False,
@@ -90,7 +95,9 @@ class OptionsTests(SynchronousTestCase):
             "--start-timeout 1m "
             "--heartbeat-timeout 2m --shutdown-timeout 0 --max-message-size 1K "
             "--log-level debug --wait-ready --reactor select --name shop --uid 1 "
-            "--gid 2 --exit-on-crash-loop -m daphne -w 5"
+            "--gid 2 --exit-on-crash-loop --drain-idle 1 --drain-delay 200ms "
+            "--restart-batch 2 --recycle-age 1h --recycle-connections 1000 "
+            "--recycle-memory 2G --recycle-jitter 20% -m daphne -w 5"
         )
         self.assertEqual(options["target"], ["-m", "daphne", "-w", "5"])
         self.assertEqual(options.workers, 3)
@@ -103,6 +110,10 @@ class OptionsTests(SynchronousTestCase):
                 "startTimeout": 60.0,
                 "heartbeatTimeout": 120.0,
                 "shutdownTimeout": 0.0,
+                "drainIdle": 1.0,
+                "drainDelay": 0.2,
+                "restartBatch": 2,
+                "recycle": RecycleLimits(3600.0, 1000, 2 * 1024**3, 0.2),
                 "maxMessageSize": 1024,
                 "logLevel": LogLevel.debug,
                 "waitReady": True,

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_cluster import cluster
     from twisted_cluster.ipc.codec import registerMessage
+    from twisted_cluster.policy.recycling import RecycleLimits
     from twisted_cluster.watcher import ClusterWatcher
 
-__all__ = ["ClusterWatcher", "cluster", "registerMessage"]
+__all__ = ["ClusterWatcher", "RecycleLimits", "cluster", "registerMessage"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "ClusterWatcher": "twisted_cluster.watcher",
+    "RecycleLimits": "twisted_cluster.policy.recycling",
     "registerMessage": "twisted_cluster.ipc.codec",
 }
 """

@@ -71,6 +71,7 @@ class RunOptions(tap.BaseOptions):
         options.WORKERS,
         options.SOCKETS,
         options.LIMITS,
+        options.RECYCLING,
         Group(
             "Log and process",
             [
@@ -246,6 +247,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     command = words[0] if words else None
     try:
         status = _dispatch(command, words[1:])
+    except BrokenPipeError:
+        # Nobody reads on: twisted-cluster run --help | head.
+        status = STOPPED
     except Exception:
         complain(f"internal error\n{Failure().getTraceback().rstrip()}")
         status = INTERNAL

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from twisted_cluster import __version__
 from twisted_cluster.ipc import titles
+from twisted_cluster.policy.recycling import RecycleLimits
 from twisted_cluster.supervisor import coercions, options
 from twisted_cluster.supervisor.actions import (
     Watcher,
@@ -89,6 +90,15 @@ class BaseOptions(GroupedOptions):
             "startTimeout": self["start-timeout"],
             "heartbeatTimeout": self["heartbeat-timeout"],
             "shutdownTimeout": self["shutdown-timeout"],
+            "drainIdle": self["drain-idle"],
+            "drainDelay": self["drain-delay"],
+            "restartBatch": self["restart-batch"],
+            "recycle": RecycleLimits(
+                self["recycle-age"],
+                self["recycle-connections"],
+                self["recycle-memory"],
+                self["recycle-jitter"],
+            ),
             "maxMessageSize": self["max-message-size"],
             "logLevel": self["log-level"],
             "waitReady": bool(self["wait-ready"]),
@@ -118,6 +128,7 @@ class Options(BaseOptions):
         options.WORKERS,
         options.SOCKETS,
         options.LIMITS,
+        options.RECYCLING,
         Group("Log (its file is twistd's --logfile)", [options.LOG_LEVEL]),
     )
     conclusion = f"""\

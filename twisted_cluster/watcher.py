@@ -25,7 +25,6 @@ from twisted_cluster.errors import (
     AlreadyStarted,
     ChannelError,
     InsideWorker,
-    InvalidWorkerCount,
     NotRunning,
     RestartFailed,
     Stopped,
@@ -37,7 +36,8 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy.balance import KERNEL
 from twisted_cluster.policy.fleet import Fleet
-from twisted_cluster.supervisor.cpus import availableCPUs
+from twisted_cluster.policy.recycling import NEVER, RecycleLimits
+from twisted_cluster.supervisor.cpus import availableCPUs, checkedCount
 from twisted_cluster.supervisor.crew import Crew, Events
 from twisted_cluster.supervisor.distributor import Distributor
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
@@ -56,9 +56,8 @@ _log = Logger("twisted_cluster")
 
 class ClusterWatcher(Service):
     """
-    Runs a program in several workers, on the same sockets.
-
-    It is a service, and starts and stops as one.  It runs once.
+    Runs a program in several workers, on the same sockets.  It is a service, starts
+    and stops as one, and runs once.
     """
 
     def __init__(
@@ -73,6 +72,10 @@ class ClusterWatcher(Service):
         startTimeout: float = 60.0,
         heartbeatTimeout: float = 30.0,
         shutdownTimeout: float = 30.0,
+        drainIdle: float = 5.0,
+        drainDelay: float = 0.0,
+        restartBatch: int = 1,
+        recycle: RecycleLimits = NEVER,
         maxMessageSize: int = 256 * 1024 * 1024,
         logLevel: Any = LogLevel.info,
         waitReady: bool = False,
@@ -96,9 +99,15 @@ class ClusterWatcher(Service):
             accepts first), C{round-robin}, C{least-connections}, C{sticky}, or
             the dotted name of what makes an L{IBalancer}.
         @param startTimeout: seconds for a worker to become ready.
-        @param heartbeatTimeout: seconds without an answer after which a worker
-            is replaced.
-        @param shutdownTimeout: seconds for a worker to leave.
+        @param heartbeatTimeout: seconds after which a mute worker is replaced.
+        @param shutdownTimeout: seconds for a worker to leave: nine tenths for its
+            connections, the rest for the program.
+        @param drainIdle: seconds that idle connections are given when their worker
+            leaves, and they cannot move to another.
+        @param drainDelay: seconds for which workers serve on when all are to stop,
+            having told the program (C{cluster.whenStopping()}).
+        @param restartBatch: how many workers a restart replaces at a time.
+        @param recycle: when workers that work are replaced by fresh ones.
         @param maxMessageSize: the most bytes of one message, encoded.
         @param logLevel: the lowest level of log events that workers relay.
         @param waitReady: whether the program says itself when it is ready.
@@ -106,7 +115,7 @@ class ClusterWatcher(Service):
             install when the program does not choose one.
         @param name: how the processes are titled.
         @param uid: the user that workers become once they have started.
-        @param gid: the group that workers become once they have started.
+        @param gid: the group likewise.
         @param exitOnCrashLoop: stop when workers keep dying early.
         @param inherited: descriptors that workers get under the same numbers;
             they stay the caller's.  By default, those of socket activation.
@@ -135,6 +144,7 @@ class ClusterWatcher(Service):
             sockets=-1,
             clients=-1,
             shutdownTimeout=shutdownTimeout,
+            drainIdle=drainIdle,
             maxMessageSize=maxMessageSize,
             logLevel=logLevel.name,
             waitReady=waitReady,
@@ -146,7 +156,8 @@ class ClusterWatcher(Service):
         self._binds = binds
         self._inherited = inherited
         self._plan = Fleet(
-            _checkedCount(availableCPUs() if workers is None else workers)
+            checkedCount(availableCPUs() if workers is None else workers),
+            checkedCount(restartBatch, "number of workers that restart at a time"),
         )
         self._listeners = Listeners(
             backlog,
@@ -174,6 +185,8 @@ class ClusterWatcher(Service):
             ),
             title=name,
             exitOnCrashLoop=exitOnCrashLoop,
+            drainDelay=drainDelay,
+            recycle=recycle,
         )
         self._bound = False
         self._started = False
@@ -302,7 +315,7 @@ class ClusterWatcher(Service):
             slot keep dying; with L{Stopped}, L{NotRunning}.
         @raise InvalidWorkerCount: for a number that is not one or more.
         """
-        _checkedCount(workers)
+        checkedCount(workers)
         if not self._running():
             return fail(NotRunning("the cluster does not run: nothing to scale"))
         waiter = self._outcomes.whenScaled()
@@ -385,12 +398,3 @@ class ClusterWatcher(Service):
     def _rightsOf(self, worker: int) -> Optional[Credentials]:
         pid = self._crew.pidOf(worker)
         return None if pid is None else processCredentials(pid)
-
-
-def _checkedCount(workers: int) -> int:
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise InvalidWorkerCount(
-            f"the number of workers is {workers!r}: it must be a whole number of one "
-            f"or more"
-        )
-    return workers

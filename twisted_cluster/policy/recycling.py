@@ -90,6 +90,10 @@ class RecycleLimits:
         return limit * (1 - self.jitter * draw())
 
 
+NEVER: Final = RecycleLimits()
+"""No limits: workers serve until they die."""
+
+
 class Recycling:
     """
     Whether one worker has reached what it may in age and in memory; its connections

@@ -24,6 +24,8 @@ class Hearer(Shape):
 
     def greeted(self, version: str) -> None: ...
 
+    def wantsRecycling(self, why: str) -> None: ...
+
 
 class WatcherProtocol(ControlProtocol):
     """
@@ -65,6 +67,14 @@ class WatcherProtocol(ControlProtocol):
         The worker ends by itself.
         """
         self._worker.announcedStop()
+        return {}
+
+    @commands.Recycle.responder
+    def recycle(self, why: str) -> dict[str, object]:
+        """
+        The worker wants to be replaced.
+        """
+        self._worker.wantsRecycling(why)
         return {}
 
     @commands.LogEvents.responder

@@ -19,6 +19,8 @@ from typing import Optional
 
 import attrs
 
+from twisted_cluster.errors import InvalidWorkerCount
+
 
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
@@ -126,3 +128,16 @@ def _quotaAt(directory: Path, version: int) -> Optional[float]:
     if quota <= 0 or period <= 0:
         return None
     return quota / period
+
+
+def checkedCount(count: int, what: str = "number of workers") -> int:
+    """
+    Give back a number, if it is a whole number of one or more.
+
+    @raise InvalidWorkerCount: if it is not.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidWorkerCount(
+            f"the {what} is {count!r}: it must be a whole number of one or more"
+        )
+    return count

@@ -29,12 +29,14 @@ from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy import fleet
 from twisted_cluster.policy.backoff import exponentialBackoff
-from twisted_cluster.policy.readiness import PORTLESS
+from twisted_cluster.policy.recycling import NEVER, RecycleLimits
 from twisted_cluster.policy.restarts import CrashLoop, Respawn, RestartPolicy
 from twisted_cluster.supervisor.death import Death, foundAddressTaken
+from twisted_cluster.supervisor.formers import Formers
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.process import ClusterReactor
+from twisted_cluster.supervisor.recycler import Recycler
 
 _log = Logger("twisted_cluster")
 
@@ -48,8 +50,6 @@ _HEALTHY_AFTER = 5.0
 """Seconds of life after which a death is no early one."""
 _MOST_DEATHS = 5
 """Early deaths in a row that make a crash loop."""
-_LATE_PORT = 30.0
-"""Seconds in which a worker is expected to open a port, as the one before did."""
 _COMPLAIN_EVERY = 60.0
 """Seconds between two complaints about a crash loop."""
 
@@ -74,18 +74,6 @@ class Events:
     ended: Callable[[Optional[Exception]], None]
 
 
-@attrs.define
-class _Former:
-    """
-    The last worker of a slot that was ready.
-
-    @ivar served: whether it had opened a server by its end.
-    """
-
-    worker: int
-    served: bool = False
-
-
 class Crew:
     """
     Starts, hears and buries workers.
@@ -104,11 +92,15 @@ class Crew:
         *,
         title: Optional[str],
         exitOnCrashLoop: bool,
+        drainDelay: float = 0.0,
+        recycle: RecycleLimits = NEVER,
     ) -> None:
         """
         @param words: the target, as the user wrote it.
         @param title: how the processes are titled, if at all.
         @param exitOnCrashLoop: whether to stop when workers keep dying early.
+        @param drainDelay: seconds for which workers serve on when all are to stop.
+        @param recycle: what workers may reach before they are replaced.
         """
         self._reactor = reactor
         self._words = words
@@ -120,9 +112,11 @@ class Crew:
         self._events = events
         self._title = title
         self._exitOnCrashLoop = exitOnCrashLoop
+        self._drainDelay = drainDelay
+        self._recycler = Recycler(reactor, recycle, self._recycle)
         self._policies: dict[int, RestartPolicy] = {}
         self._pauses: dict[int, IDelayedCall] = {}
-        self._formers: dict[int, _Former] = {}
+        self._formers = Formers(listeners, limits.start / 2)
         self._responder: Optional[Responder] = None
         self._reason: Optional[Exception] = None
         self._status = _NEVER_READY
@@ -199,8 +193,10 @@ class Crew:
         """
         A worker serves.
         """
-        self._formers[worker.slot] = _Former(worker.id)
+        self._formers.workerReady(worker.slot, worker.id)
         self._listeners.workerReady(worker.id)
+        if worker.pid is not None:
+            self._recycler.watch(worker.id, worker.pid)
         self.act(self._plan.ready(worker.id))
 
     def workerLeaving(self, worker: WorkerHandle) -> None:
@@ -209,10 +205,17 @@ class Crew:
         once, unless it lived so short that its death may call for a pause.
         """
         self._listeners.workerStopping(worker.id)
+        self._recycler.forget(worker.id)
         healthy = worker.lifetime >= _HEALTHY_AFTER
         if healthy:
             self._policyOf(worker.slot).workerDied(worker.lifetime)
         self.act(self._plan.leaving(worker.id, pause=not healthy))
+
+    def workerWantsRecycling(self, worker: WorkerHandle, why: str) -> None:
+        """
+        A worker has had as much as it is meant to.
+        """
+        self._recycle(worker.id, why)
 
     def workerDied(self, worker: WorkerHandle, death: Death) -> None:
         """
@@ -234,12 +237,14 @@ class Crew:
         sent.addErrback(refused.append)
         return refused[0].value if refused else None
 
+    def _recycle(self, worker: int, why: str) -> None:
+        self.act(self._plan.recycle(worker, why))
+
     def _bury(self, worker: WorkerHandle, death: Death) -> None:
         del self.handles[worker.id]
-        former = self._formers.get(worker.slot)
-        if former is not None and former.worker == worker.id:
-            former.served = self._listeners.hasServed(worker.id)
+        self._formers.workerDied(worker.slot, worker.id)
         self._listeners.workerGone(worker.id)
+        self._recycler.forget(worker.id)
         if death.failing is None:
             why = f"worker {worker.id} {death.how}"
             log = _log.info if death.expected else _log.error
@@ -320,9 +325,7 @@ class Crew:
             if isinstance(action, fleet.Spawn):
                 self._spawn(action)
             elif isinstance(action, fleet.Stop):
-                self._listeners.workerStopping(action.worker)
-                if action.worker in self.handles:
-                    self.handles[action.worker].stop(action.why)
+                self._stop(action)
             elif isinstance(action, fleet.Serving):
                 self._events.serving()
             elif isinstance(action, fleet.StartFailed):
@@ -347,7 +350,8 @@ class Crew:
             worker=action.worker,
             slot=action.slot,
             generation=action.generation,
-            portless=self._portless(action.slot),
+            portless=self._formers.portless(action.slot),
+            connections=self._recycler.limits.drawConnections(),
             title=title,
         )
         handle = WorkerHandle(
@@ -367,17 +371,19 @@ class Crew:
             death = handle.neverStarted(error)
             self._reactor.callLater(0, self._bury, handle, death)
 
-    def _portless(self, slot: int) -> float:
+    def _stop(self, action: fleet.Stop) -> None:
         """
-        How long a worker may run without a port and not be ready: longer if the
-        one before it in its slot opened a port, since its program may do so late.
+        Have a worker leave.  If all do, they serve on for a while before that.
         """
-        former = self._formers.get(slot)
-        if former is None or not (
-            former.served or self._listeners.hasServed(former.worker)
-        ):
-            return PORTLESS
-        return max(PORTLESS, min(_LATE_PORT, self._limits.start / 2))
+        delay = 0.0 if action.others else self._drainDelay
+        self._recycler.forget(action.worker)
+        if delay > 0:
+            stopping = self._listeners.workerStopping
+            self._reactor.callLater(delay, stopping, action.worker)
+        else:
+            self._listeners.workerStopping(action.worker)
+        if action.worker in self.handles:
+            self.handles[action.worker].stop(action.why, delay, action.others)
 
     def _introduce(self, handle: WorkerHandle) -> None:
         responder = self._responder

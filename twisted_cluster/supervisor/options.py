@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 
 from twisted_cluster.supervisor import coercions
 from twisted_cluster.supervisor.commandline import Group, Option, table
-from twisted_cluster.supervisor.units import parseDuration, parseSize
+from twisted_cluster.supervisor.units import parseDuration, parseFraction, parseSize
 
 WORKERS: Final = Group(
     "Workers",
@@ -76,9 +76,9 @@ SOCKETS: Final = Group(
         ),
         Option(
             "balance",
-            "Who gets the next connection: kernel (whichever worker accepts first; "
-            "the default), round-robin, least-connections, sticky (by the client's "
-            "address), or your own, as package.module:Name.",
+            "Who gets the next connection: kernel (the idle worker that has waited the "
+            "longest; the default), round-robin, least-connections, sticky (by the "
+            "client's address), or your own, as package.module:Name.",
             "NAME",
             coercions.balance,
             default="kernel",
@@ -90,6 +90,46 @@ SOCKETS: Final = Group(
             "N",
             coercions.positive,
             default=socket.SOMAXCONN,
+        ),
+    ],
+)
+
+RECYCLING: Final = Group(
+    "Replacing workers (durations: 30, 500ms, 1h30m; sizes: 64K, 256M, 1.5G)",
+    [
+        Option(
+            "restart-batch",
+            "How many workers a restart replaces at a time, when the first new one "
+            "serves (default: 1).",
+            "N",
+            coercions.positive,
+            default=1,
+        ),
+        Option(
+            "recycle-connections",
+            "Replace a worker that has had so many connections.",
+            "N",
+            coercions.positive,
+        ),
+        Option(
+            "recycle-age",
+            "Replace a worker that has served for so long.",
+            "TIME",
+            coercions.timeout,
+        ),
+        Option(
+            "recycle-memory",
+            "Replace a worker that takes so much memory, several looks in a row.",
+            "SIZE",
+            parseSize,
+        ),
+        Option(
+            "recycle-jitter",
+            "Lower each worker's age and number of connections by up to so much, so "
+            "that not all fall due together (default: 10%).",
+            "PART",
+            parseFraction,
+            default=0.1,
         ),
     ],
 )
@@ -114,10 +154,27 @@ LIMITS: Final = Group(
         ),
         Option(
             "shutdown-timeout",
-            "A worker that was told to stop is killed after this time (default: 30s).",
+            "A worker that was told to stop is killed after this time; its connections "
+            "have nine tenths of it (default: 30s).",
             "TIME",
             parseDuration,
             default=30.0,
+        ),
+        Option(
+            "drain-idle",
+            "An idle connection that cannot move to another worker (TLS, HTTP/2) is "
+            "closed after this time (default: 5s).",
+            "TIME",
+            parseDuration,
+            default=5.0,
+        ),
+        Option(
+            "drain-delay",
+            "When the cluster is told to stop, serve on for this time, having told the "
+            "program: for load balancers (default: 0).",
+            "TIME",
+            parseDuration,
+            default=0.0,
         ),
         Option(
             "max-message-size",

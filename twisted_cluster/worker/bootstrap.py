@@ -155,6 +155,10 @@ def _becomeWorker(settings: WorkerSettings) -> context.Worker:
     )
     incoming, connections = Incoming(settings.clients), Connections()
     limit = settings.shutdownTimeout * _DRAINING
+    connections.most = settings.connections
+    connections.tired = lambda: link.recycle(
+        f"it has had {connections.most} connections (--recycle-connections)"
+    )
     worker = context.Worker(
         settings,
         link,

@@ -24,6 +24,8 @@ class Connections:
     @ivar made: called with the transport of each new one, which its protocol does
         not know yet.
     @ivar ended: called when one has ended.
+    @ivar most: how many there are to be; 0 for any number.
+    @ivar tired: called when there have been as many.
     """
 
     def __init__(self) -> None:
@@ -32,6 +34,8 @@ class Connections:
         self.count = 0
         self.made: Callable[[Any], object] = _nothing
         self.ended: Callable[[], object] = _nothing
+        self.most = 0
+        self.tired: Callable[[], object] = _nothing
 
     def install(self) -> Callable[[], None]:
         """
@@ -48,6 +52,8 @@ class Connections:
             init(transport, *args, **kwargs)
             live.add(transport)
             self.count += 1
+            if self.count == self.most:
+                self.tired()
             self.made(transport)
 
         @wraps(lose)

@@ -32,40 +32,15 @@ from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.logqueue import LogQueue
 from twisted_cluster.ipc.outbox import WINDOW
-from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.sockets.wire.blocking import BlockingTransport, identify, isStill
+from twisted_cluster.worker.delay import Delay
+from twisted_cluster.worker.linkprotocol import WorkerProtocol
 from twisted_cluster.worker.linktransport import LinkTransport
 
 _log = Logger("twisted_cluster")
 _URGENT = 40
 _DEADLINE = 30.0
 """Seconds that one write waits for a watcher that stands still."""
-
-
-class WorkerProtocol(ControlProtocol):
-    """
-    Hears the watcher's commands.
-
-    @ivar terminated: called when the watcher wants the worker to leave, with what
-        L{commands.Terminate} says.
-    """
-
-    terminated: Callable[[float, bool], None]
-
-    @commands.Ping.responder
-    def ping(self) -> dict[str, object]:
-        """
-        Answer: the reactor turns.
-        """
-        return {"delay": 0.0}
-
-    @commands.Terminate.responder
-    def terminate(self, delay: float, others: bool) -> dict[str, object]:
-        """
-        Leave.
-        """
-        self.terminated(delay, others)
-        return {}
 
 
 @implementer(IChannel, ILogSink)
@@ -76,6 +51,7 @@ class Link:
     @ivar terminated: called when the watcher wants the worker to leave: after how
         many seconds, and whether others serve on.
     @ivar orphaned: called when the connection has ended.
+    @ivar delay: measures how late the reactor is.
     """
 
     def __init__(self, skt: socket.socket, maxMessageSize: int) -> None:
@@ -97,6 +73,7 @@ class Link:
         self._closed = False
         self.terminated: Callable[[float, bool], None] = lambda delay, others: None
         self.orphaned: Callable[[], None] = lambda: None
+        self.delay = Delay()
         self._protocol = WorkerProtocol()
         inbox: Inbox[Message] = Inbox(
             "iterate over cluster.channel(), or have the watcher send nothing"
@@ -113,6 +90,7 @@ class Link:
         self.conversation.setWindowed(False)
         self._protocol.conversation = self.conversation
         self._protocol.terminated = lambda *how: self.terminated(*how)
+        self._protocol.takeDelay = self.delay.take
         self._protocol.nonsense = self._nonsense
         self._protocol.lost = self._lost
         self._protocol.makeConnection(self._blocking())
@@ -155,6 +133,14 @@ class Link:
         with self._lock:
             if not self._closed:
                 self._protocol.call(commands.Stopping)
+
+    def recycle(self, why: str) -> None:
+        """
+        Say that the worker wants to be replaced, and serves on until it is.
+        """
+        with self._lock:
+            if not self._closed:
+                self._protocol.call(commands.Recycle, why=why)
 
     def put(self, level: int, data: bytes) -> None:
         """
@@ -236,6 +222,7 @@ class Link:
             self._protocol.transport = self._transport
             self.conversation.setWindowed(True)
             self._transport.resume()
+        self.delay.start(reactor)
 
     def detach(self) -> None:
         """

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted_cluster.worker.drain import http1, http2
+from twisted_cluster.worker.drain import http1, http2, websocket
 
-_MODULES: Final = (http1, http2)
+_MODULES: Final = (http1, http2, websocket)
 
 
 def registerAdapters() -> None:
