@@ -2,8 +2,9 @@
 By how much a worker's reactor is late.
 
 A call is scheduled every second; that it comes late means that something blocked the
-reactor, or that the machine has too much to do.  A block of a second or more is
-always seen, a shorter one if it falls on a call.
+reactor, or that the machine has too much to do.  Of a block, the part is seen that
+lies after the moment at which a call was due: all but a second of it at least, and
+nothing of a short one that falls between two calls.
 """
 
 from __future__ import annotations
