@@ -12,209 +12,27 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional, cast
+from typing import Any, cast
 
-from twisted.internet import main, tcp, unix
+from twisted.internet import main, tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import ITCPTransport, IUNIXTransport
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.clients import makeCertificate
-from tests.sockethelpers import Events, descriptors, room, shortDirectory
+from tests.sockethelpers import room
+from tests.worker.receiving import NUMBER, Echo, IncomingTestCase
+from twisted_cluster.errors import MessageTooLarge, NotTransferable, TransferFailed
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.wire.handover import Handover
-from twisted_cluster.testing import DescriptorReactor
-from twisted_cluster.worker import incoming as incomings
-from twisted_cluster.worker.incoming import Incoming
+from twisted_cluster.sockets.wire.frames import LARGEST
 
-NUMBER = 3
 LINGER = struct.pack("ii", 1, 0)
 NOT_THERE = "the worker did not take it: it does not listen there"
 ENDS = "the worker did not take it: it ends"
-
-
-class Echo(Protocol):
-    """
-    Sends back what it gets, and remembers its life.
-    """
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self.life: list[str] = []
-        self.received = b""
-
-    def connectionMade(self) -> None:
-        self.life.append("made")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-        self.transport.write(data)
-
-    def connectionLost(self, reason: Failure = main.CONNECTION_DONE) -> None:  # type: ignore[assignment]
-        self.life.append("lost")
-
-
-class Keeping(Factory):
-    """
-    Keeps the protocols that it builds, and the addresses that it was asked with.
-
-    @ivar build: builds them.
-    """
-
-    noisy = False
-
-    def __init__(self) -> None:
-        self.protocols: list[Any] = []
-        self.addresses: list[Any] = []
-        self.build: Callable[[], Any] = Echo
-
-    def buildProtocol(self, addr: Any) -> Any:
-        self.addresses.append(addr)
-        built = self.build()
-        if built is not None:
-            self.protocols.append(built)
-        return built
-
-
-class IncomingTestCase(SynchronousTestCase):
-    """
-    A worker with a port, and the watcher's end of its channel.
-
-    @ivar answers: what became of the connections that were given to it.
-    @ivar ended: how many it said have ended.
-    """
-
-    def setUp(self) -> None:
-        tcp._reservedFD.reserve()
-        self.directory = shortDirectory(self)
-        before = descriptors()
-        self.events = Events()
-        self.patch(incomings, "_log", Logger(observer=self.events))
-        self.reactor: Any = DescriptorReactor()
-        self.answers: list[Optional[str]] = []
-        self.ended = 0
-        self.lost: list[Any] = []
-        self.given: list[socket.socket] = []
-        self.clients: list[socket.socket] = []
-        self.ports: list[Any] = []
-        self.factory = Keeping()
-        ours, theirs = socket.socketpair()
-        self.number = theirs.fileno()
-        self.watcher = Handover(self.reactor, ours)
-        self.watcher.answered = self._answered
-        self.watcher.noted = self._noted
-        self.watcher.lost = lambda reason, tokens: self.lost.extend(tokens)
-        self.watcher.start()
-        self.incoming = Incoming(theirs.detach())
-
-        def end() -> None:
-            self.watcher.abort()
-            self.incoming.close()
-            for port in self.ports:
-                self.stop(port)
-            for skt in (*self.clients, *self.given):
-                skt.close()
-            self.reactor.settle()
-            self.assertEqual(before, descriptors())
-            self.assertEqual([], self.reactor.getReaders())
-            self.assertEqual([], self.reactor.getDelayedCalls())
-
-        self.addCleanup(end)
-
-    def _answered(self, token: object, why: Optional[str]) -> None:
-        self.answers.append(why)
-
-    def _noted(self, data: bytes) -> None:
-        (count,) = ENDED.unpack(data)
-        self.ended += count
-
-    def attach(self) -> None:
-        self.incoming.attach(self.reactor)
-        self.reactor.settle()
-
-    def start(self, port: Any, number: int = NUMBER, accepts: bool = False) -> Any:
-        """
-        Start a port as one that gets connections from the watcher.
-        """
-        self.incoming.enter(port, number, accepts)
-        port.startListening()
-        self.ports.append(port)
-        return port
-
-    def stop(self, port: Any) -> None:
-        if port.connected:
-            port.stopListening()
-            self.reactor.advance(0)
-        self.incoming.leave(port)
-
-    def tcp(self, factory: Optional[Any] = None, interface: str = "127.0.0.1") -> Any:
-        port = tcp.Port(
-            0, factory or self.factory, interface=interface, reactor=self.reactor
-        )
-        return self.start(port)
-
-    def unix(self) -> Any:
-        path = f"{self.directory}/s".encode()
-        return self.start(unix.Port(path, self.factory, reactor=self.reactor))
-
-    def connect(self, port: Any, count: int = 1) -> list[socket.socket]:
-        """
-        Connect, and accept in the watcher.
-        """
-        clients = []
-        for _ in range(count):
-            client = socket.socket(port.addressFamily)
-            self.clients.append(client)
-            client.settimeout(10)
-            client.connect(port.socket.getsockname())
-            port.socket.setblocking(True)
-            self.given.append(port.socket.accept()[0])
-            clients.append(client)
-        return clients
-
-    def give(self, count: int = 1, data: bytes = LISTENER.pack(NUMBER)) -> None:
-        """
-        Give the oldest of these connections to the worker, and see what becomes
-        of them.
-        """
-        for skt in self.given[:count]:
-            self.watcher.send(skt.fileno(), data, skt)
-        self.reactor.settle()
-        for skt in self.given[:count]:
-            skt.close()
-        del self.given[:count]
-
-    def client(self, port: Any) -> socket.socket:
-        """
-        A client whose connection the worker has taken.
-        """
-        [client] = self.connect(port)
-        self.give()
-        self.assertEqual(self.answers, [None])
-        self.answers.clear()
-        return client
-
-    def assertEchoes(self, client: socket.socket) -> None:
-        """
-        The client is served.
-        """
-        client.send(b"hello")
-        self.reactor.settle()
-        self.assertEqual(client.recv(100), b"hello")
-
-    def hangUp(self, client: socket.socket) -> None:
-        """
-        Have the client end its connection.
-        """
-        client.close()
-        self.reactor.settle()
 
 
 class PortTests(IncomingTestCase):
@@ -962,3 +780,256 @@ class ChannelTests(IncomingTestCase):
         self.assertEqual(len(self.factory.addresses), 1)
         self.assertEqual((self.answers, self.lost), ([None], [1, 2]))
         self.assertIn("the program closed the channel's", self.events.texts[0])
+
+
+class UnreadTests(IncomingTestCase):
+    """
+    What another worker has read of a connection, and not used, comes along.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.attach()
+        self.port = self.tcp()
+
+    def giveWith(self, unread: bytes) -> socket.socket:
+        """
+        Have a client send something, and give its connection with more.
+        """
+        [client] = self.connect(self.port)
+        client.send(b" and the rest")
+        self.give(data=LISTENER.pack(NUMBER) + unread)
+        self.assertEqual(self.answers, [None])
+        return client
+
+    def test_first(self) -> None:
+        """
+        The protocol is given it first, then what the client sends.
+        """
+        client = self.giveWith(b"the beginning")
+        [protocol] = self.factory.protocols
+        self.assertEqual(protocol.received, b"the beginning and the rest")
+        self.assertEqual(client.recv(100), b"the beginning and the rest")
+        self.assertEchoes(client)
+        self.hangUp(client)
+        self.assertEqual(self.ended, 1)
+
+    def test_paused(self) -> None:
+        """
+        A protocol that pauses when it is connected is given nothing before it goes
+        on, and then that first.
+        """
+
+        class Pausing(Echo):
+            def connectionMade(self) -> None:
+                super().connectionMade()
+                self.transport.pauseProducing()
+
+        self.factory.build = Pausing
+        client = self.giveWith(b"the beginning")
+        [protocol] = self.factory.protocols
+        self.assertEqual(protocol.received, b"")
+        protocol.transport.resumeProducing()
+        self.reactor.settle()
+        self.assertEqual(protocol.received, b"the beginning and the rest")
+        self.hangUp(client)
+
+    def test_leaves(self) -> None:
+        """
+        A protocol that leaves as soon as it is connected hears nothing more.
+        """
+
+        class Leaving(Echo):
+            def connectionMade(self) -> None:
+                super().connectionMade()
+                self.transport.loseConnection()
+
+        self.factory.build = Leaving
+        self.giveWith(b"the beginning")
+        [protocol] = self.factory.protocols
+        self.assertEqual((protocol.received, self.ended), (b"", 1))
+
+    def test_fails(self) -> None:
+        """
+        A protocol that raises on it loses its connection, as it would on what it
+        had read by itself.
+        """
+
+        class Failing(Echo):
+            def dataReceived(self, data: bytes) -> None:
+                raise LookupError("no")
+
+        self.factory.build = Failing
+        client = self.giveWith(b"the beginning")
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+        self.assertEqual(self.factory.protocols[0].life, ["made", "lost"])
+        self.assertEqual(self.ended, 1)
+        self.assertEqual(client.recv(100), b"")
+
+    def test_nobodyThere(self) -> None:
+        """
+        What is given back comes back with it.
+        """
+        self.port.stopReading()
+        self.connect(self.port)
+        self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER) + b"x", None)
+        self.reactor.settle()
+        self.assertEqual(self.answers, [NOT_THERE])
+
+
+class SendBackTests(IncomingTestCase):
+    """
+    Connections that are to move to another worker.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.skt, client = socket.socketpair()
+        self.clients += [self.skt, client]
+
+    def sendBack(self, port: Any, unread: bytes = b"") -> Deferred[None]:
+        outcome = self.incoming.sendBack(port, self.skt.fileno(), unread)
+        self.reactor.settle()
+        return outcome
+
+    def assertUntouched(self) -> None:
+        """
+        The connection is as it was, and still the caller's.
+        """
+        self.skt.send(b"here")
+        self.assertEqual(self.clients[-1].recv(100), b"here")
+
+    def test_taken(self) -> None:
+        """
+        The watcher gets the socket, the port's number, and what was read and not
+        used; when it has said that it took it, that is told.
+        """
+        self.attach()
+        port = self.tcp()
+        outcome = self.sendBack(port, b"GET /")
+        self.assertNoResult(outcome)
+        self.assertUntouched()
+        [(data, skt)] = self.take()
+        self.successResultOf(outcome)
+        self.assertEqual(data, LISTENER.pack(NUMBER) + b"GET /")
+        skt.send(b"moved")
+        self.assertEqual(self.clients[1].recv(100), b"moved")
+
+    def test_acceptsItself(self) -> None:
+        """
+        Connections of a port that accepts by itself can move, too.
+        """
+        self.attach()
+        port = tcp.Port(0, cast(Any, self.factory), 50, "127.0.0.1", self.reactor)
+        self.start(port, NUMBER + 1, accepts=True)
+        outcome = self.sendBack(port)
+        [(data, _)] = self.take()
+        self.successResultOf(outcome)
+        self.assertEqual(data, LISTENER.pack(NUMBER + 1))
+
+    def test_whileLeaving(self) -> None:
+        """
+        A worker that takes nothing any more gives on, all the same.
+        """
+        self.attach()
+        port = self.tcp()
+        self.incoming.stop()
+        port.stopReading()
+        outcome = self.sendBack(port)
+        self.assertEqual(len(self.take()), 1)
+        self.successResultOf(outcome)
+
+    def test_refused(self) -> None:
+        """
+        When the watcher does not take it, that fails, with why.
+        """
+        self.attach()
+        outcome = self.sendBack(self.tcp())
+        self.watcher.giveBack(1, "nobody listens there")
+        self.reactor.settle()
+        failure = self.failureResultOf(outcome, TransferFailed)
+        self.assertEqual(failure.getErrorMessage(), "nobody listens there")
+        self.assertUntouched()
+
+    def test_eachItsOwn(self) -> None:
+        """
+        Each is told what became of it.
+        """
+        self.attach()
+        port = self.tcp()
+        outcomes = [self.sendBack(port) for _ in range(3)]
+        for _ in self.watcher.take(1):
+            os.close(_.descriptor)
+        self.watcher.giveBack(1, "no")
+        self.reactor.settle()
+        self.successResultOf(outcomes[0])
+        self.failureResultOf(outcomes[1], TransferFailed)
+        self.assertNoResult(outcomes[2])
+        self.take()
+        self.successResultOf(outcomes[2])
+
+    def test_unknownPort(self) -> None:
+        """
+        A port that the watcher knows nothing of, or nothing any more, is none of
+        whose connections can move.
+        """
+        self.attach()
+        port = self.tcp()
+        own = tcp.Port(0, cast(Any, self.factory), 50, "127.0.0.1", self.reactor)
+        for none in (own, None):
+            self.failureResultOf(self.sendBack(none), NotTransferable)
+        self.stop(port)
+        self.failureResultOf(self.sendBack(port), NotTransferable)
+        self.assertUntouched()
+        self.assertEqual(self.take(), [])
+
+    def test_tooMuch(self) -> None:
+        """
+        More that was not used than can go along fails, and nothing has changed.
+        """
+        self.attach()
+        port = self.tcp()
+        much = b"x" * (LARGEST + 1)
+        self.assertRaises(MessageTooLarge, self.sendBack, port, much)
+        self.assertUntouched()
+
+    def test_before(self) -> None:
+        """
+        Before the reactor runs there is no channel.
+        """
+        self.failureResultOf(self.sendBack(self.tcp()), TransferFailed)
+
+    def test_closed(self) -> None:
+        """
+        Nor when the watcher has closed it.
+        """
+        self.attach()
+        port = self.tcp()
+        self.incoming.stop()
+        self.watcher.abort()
+        self.reactor.settle()
+        self.failureResultOf(self.sendBack(port), TransferFailed)
+        self.assertUntouched()
+
+    def test_closesMeanwhile(self) -> None:
+        """
+        What the watcher has not answered when it closes the channel it has not
+        taken.
+        """
+        self.attach()
+        outcome = self.sendBack(self.tcp())
+        self.watcher.abort()
+        self.reactor.settle()
+        self.failureResultOf(outcome, TransferFailed)
+        self.assertUntouched()
+
+    def test_closedHere(self) -> None:
+        """
+        Likewise when the worker closes it.
+        """
+        self.attach()
+        outcome = self.sendBack(self.tcp())
+        self.incoming.close()
+        self.reactor.settle()
+        self.failureResultOf(outcome, TransferFailed)
+        self.assertUntouched()
