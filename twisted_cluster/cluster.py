@@ -78,7 +78,8 @@ def logObserver() -> ILogObserver:
 def whenStopping() -> Deferred[None]:
     """
     A Deferred that fires when the program is to end.  The reactor is stopped
-    for it, right after.
+    for it: alone right after, and in a worker when its connections have ended; if
+    the program stops it earlier, that takes effect then, too.
 
     In a worker that is the watcher's word, or a signal; alone, it is TERM,
     INT, QUIT or HUP.

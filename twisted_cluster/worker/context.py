@@ -53,7 +53,8 @@ class Worker:
     def stop(self, asked: bool, delay: float = 0.0, others: bool = False) -> None:
         """
         Begin to leave: tell everybody who waits for it, let the connections end, then
-        stop the reactor.
+        stop the reactor.  Programs that are told to stop mostly stop the reactor by
+        themselves, at once; that takes effect when the connections have ended.
 
         @param asked: whether it was the watcher that asked.
         @param delay: seconds to serve on before that.
@@ -64,6 +65,8 @@ class Worker:
         self.stopping = True
         if not asked:
             self.link.stopping()
+        if self.reactor is not None and self.drain is not None:
+            self.reactor.stop = _nothing
         waiting, self._whenStopping = self._whenStopping, []
         for waiter in waiting:
             waiter.callback(None)
@@ -114,7 +117,10 @@ class Worker:
 
     def _stopReactor(self) -> None:
         reactor = self.reactor
-        if reactor is not None and reactor.running and not _isStopping(reactor):
+        if reactor is None:
+            return
+        vars(reactor).pop("stop", None)
+        if reactor.running and not _isStopping(reactor):
             reactor.stop()
 
 
@@ -123,6 +129,10 @@ def _isStopping(reactor: Any) -> bool:
     Whether C{reactor.stop()} was called already, when a second call raises.
     """
     return bool(getattr(reactor, "_stopped", False))
+
+
+def _nothing() -> None:
+    pass
 
 
 _current: Optional[Worker] = None
