@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ClientCreator, ProcessProtocol, Protocol
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.tcp import BaseClient
 from twisted.logger import ILogObserver, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -263,6 +264,10 @@ class ClusterTestCase(TestCase):
         return Deferred.fromCoroutine(self._leaveNothing())
 
     async def _leaveNothing(self) -> None:
+        # Workers would wait for their clients.
+        for transport in [*reactor.getReaders(), *reactor.getWriters()]:
+            if isinstance(transport, BaseClient) and transport.connected:
+                transport.abortConnection()
         for watcher in self.watchers:
             await watcher.stopService().addTimeout(DEADLINE, reactor)
         await until(lambda: not self._leftOver(), 10, "nothing may be left behind")
