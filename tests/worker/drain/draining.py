@@ -1,95 +1,59 @@
 """
-Stand-ins for what drains a connection.
+What the tests of draining share: a worker whose connections are known, and
+protocols that say how they drain.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_cluster.errors import NotTransferable
-from twisted_cluster.interfaces import IDrain
+from tests.worker.receiving import Echo, IncomingTestCase
+from twisted_cluster.interfaces import IDrain, IDrainable
+from twisted_cluster.worker.connections import Connections
 
 
-class Transport(StringTransport):
+@implementer(IDrainable)
+class Drainable(Echo):
     """
-    A transport that knows its protocol, and may have something to send.
-
-    @ivar dataBuffer: what was written and not sent.
-    """
-
-    protocol: Any = None
-    dataBuffer = b""
-    offset = 0
-
-
-@implementer(IDrain)
-class FakeDrain:
-    """
-    Records what a protocol wants to be done with its connection.
-
-    @ivar moves: for each move, what was not used.
-    @ivar moving: the outcome of the last move.
-    @ivar closes: how often it was to be closed.
-    @ivar closable: whether nothing has come from the client at that moment.
+    Keeps what it may do when it is to be drained.
     """
 
-    def __init__(self, transport: Any, clock: Clock, movable: bool = True) -> None:
-        self.transport = transport
-        self.clock = clock
-        self.idle = 5.0
-        self.moves: list[bytes] = []
-        self.moving: Optional[Deferred[None]] = None
-        self.closes = 0
-        self.closable = True
-        self._movable = movable
+    def __init__(self) -> None:
+        super().__init__()
+        self.drains: list[IDrain] = []
 
-    def move(self, unread: bytes = b"") -> Deferred[None]:
+    def drain(self, drain: IDrain) -> None:
         """
-        See L{IDrain.move}.  Call L{moved} for it to happen.
+        See L{IDrainable.drain}.
         """
-        self.moves.append(unread)
-        if not self._movable:
-            return fail(NotTransferable("it speaks TLS"))
-        self.moving = Deferred()
-        return self.moving
-
-    def moved(self) -> None:
-        """
-        The connection has moved.
-        """
-        moving, self.moving = self.moving, None
-        assert moving is not None
-        lose(self.transport)
-        moving.callback(None)
-
-    def notMoved(self, why: Exception) -> None:
-        """
-        The connection stays here.
-        """
-        moving, self.moving = self.moving, None
-        assert moving is not None
-        moving.errback(why)
-
-    def close(self) -> bool:
-        """
-        See L{IDrain.close}.
-        """
-        self.closes += 1
-        if self.closable:
-            self.transport.loseConnection()
-        return self.closable
+        self.drains.append(drain)
 
 
-def lose(transport: Any) -> None:
+class DrainingTestCase(IncomingTestCase):
     """
-    Tell a transport's protocol that the connection has ended.
+    A worker whose connections are known.
     """
-    transport.connected = False
-    transport.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.attach()
+        self.connections = Connections()
+        self.addCleanup(self.connections.install())
+
+    def start(self, port: Any, number: int = 3, accepts: bool = False) -> Any:
+        """
+        Start a port, which is then known.
+        """
+        self.connections.ports.add(port)
+        return super().start(port, number, accepts)
+
+    def served(self, port: Any) -> tuple[Any, Any]:
+        """
+        A client whose connection the worker has.
+
+        @return: it and its protocol.
+        """
+        client = self.client(port)
+        return client, self.factory.protocols[-1]
