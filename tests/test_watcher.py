@@ -695,12 +695,12 @@ class RestartTests(WatcherTestCase):
         self.becomeReady(3)
         self.reactor.settle()
         self.assertEqual([worker.terminated for worker in old], [True, False])
+        old[0].end(0)
         self.becomeReady(4)
         self.reactor.settle()
         self.assertEqual([worker.terminated for worker in old], [True, True])
         self.assertNoResult(restarted)
-        for worker in old:
-            worker.end(0)
+        old[1].end(0)
         self.successResultOf(restarted)
         self.assertEqual([h.generation for h in watcher.workers], [2, 2])
 

@@ -4,15 +4,9 @@ The plan of the fleet.
 
 from __future__ import annotations
 
-from typing import Optional
-
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_cluster.policy.fleet import (
-    Action,
     Ended,
     Fleet,
     RestartEnded,
@@ -157,14 +151,12 @@ class RestartTests(SynchronousTestCase):
     def test_slotBySlot(self) -> None:
         """
         Each old worker is stopped when its replacement is ready, one slot after
-        another.
+        another: the next begins when the old one is gone.
         """
         fleet = self.fleet
         self.assertEqual(fleet.restart(), [Spawn(3, 0, 2)])
-        self.assertEqual(
-            fleet.ready(3), [Stop(1, "it has been replaced"), Spawn(4, 1, 2)]
-        )
-        self.assertEqual(fleet.died(1, "exited", False), [])
+        self.assertEqual(fleet.ready(3), [Stop(1, "it has been replaced")])
+        self.assertEqual(fleet.died(1, "exited", False), [Spawn(4, 1, 2)])
         self.assertEqual(fleet.ready(4), [Stop(2, "it has been replaced")])
 
     def test_done(self) -> None:
@@ -175,8 +167,8 @@ class RestartTests(SynchronousTestCase):
         fleet = self.fleet
         fleet.restart()
         fleet.ready(3)
-        fleet.ready(4)
-        self.assertEqual(fleet.died(1, "exited", False), [])
+        fleet.died(1, "exited", False)
+        self.assertEqual(fleet.ready(4), [Stop(2, "it has been replaced")])
         self.assertEqual(
             fleet.died(2, "exited", False), [RestartEnded(None), Settled()]
         )
@@ -219,12 +211,67 @@ class RestartTests(SynchronousTestCase):
         """
         self.fleet.restart()
         self.fleet.ready(3)
+        self.fleet.died(1, "exited", False)
         self.fleet.died(3, "exited", True)
         self.assertEqual(
             self.fleet.giveUpRestart("they keep dying"),
             [RestartEnded("they keep dying"), Stop(4, "the restart has failed")],
         )
         self.assertEqual(self.fleet.giveUpRestart("again"), [])
+
+    def test_newOnesDieEarly(self) -> None:
+        """
+        While new workers die early, no more old ones are replaced.
+        """
+        fleet = self.fleet
+        fleet.restart()
+        fleet.ready(3)
+        self.assertEqual(fleet.died(3, "exited", True), [])
+        self.assertEqual(fleet.died(1, "exited", False), [])
+        self.assertEqual(fleet.resume(0), [Spawn(4, 0, 2)])
+        self.assertEqual(fleet.ready(4), [Spawn(5, 1, 2)])
+
+    def test_batch(self) -> None:
+        """
+        When the canary is ready, the others go a batch at a time.  There are
+        never more than a batch of workers beyond those that are wanted.
+        """
+        fleet = Fleet(4, batch=2)
+        fleet.start()
+        for worker in (1, 2, 3, 4):
+            fleet.ready(worker)
+        self.assertEqual(fleet.restart(), [Spawn(5, 0, 2)])
+        self.assertEqual(
+            fleet.ready(5), [Stop(1, "it has been replaced"), Spawn(6, 1, 2)]
+        )
+        self.assertEqual(fleet.died(1, "exited", False), [Spawn(7, 2, 2)])
+        self.assertEqual(fleet.ready(6), [Stop(2, "it has been replaced")])
+        self.assertEqual(fleet.ready(7), [Stop(3, "it has been replaced")])
+        self.assertEqual(fleet.died(2, "exited", False), [Spawn(8, 3, 2)])
+
+    def test_vacancyMeanwhile(self) -> None:
+        """
+        What dies in a restart is replaced at once, however many still leave,
+        and by the new generation.
+        """
+        fleet = self.fleet
+        fleet.restart()
+        fleet.ready(3)
+        self.assertEqual(fleet.died(2, "SIGKILL", False), [Spawn(4, 1, 2)])
+
+    def test_fewerMeanwhile(self) -> None:
+        """
+        Of the two workers of a slot that is being replaced, one counts: giving
+        another slot up waits until enough serve.
+        """
+        fleet = Fleet(3)
+        fleet.start()
+        for worker in (1, 2, 3):
+            fleet.ready(worker)
+        fleet.died(2, "SIGKILL", True)
+        self.assertEqual(fleet.scale(2), [])
+        self.assertEqual(fleet.restart(), [Spawn(4, 1, 2)])
+        self.assertEqual(fleet.ready(4), [Stop(3, "fewer workers are wanted")])
 
     def test_toldToStop(self) -> None:
         """
@@ -253,8 +300,8 @@ class RestartTests(SynchronousTestCase):
         self.assertEqual(fleet.restart(), [])
         self.assertEqual(fleet.restart(), [])
         fleet.ready(3)
-        fleet.ready(4)
         fleet.died(1, "exited", False)
+        fleet.ready(4)
         self.assertEqual(
             fleet.died(2, "exited", False), [RestartEnded(None), Spawn(5, 0, 3)]
         )
@@ -270,16 +317,16 @@ class RestartTests(SynchronousTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        To stop ends the restart too.
+        To stop ends the restart too, and there is nobody to move connections to.
         """
         self.fleet.restart()
         self.assertEqual(
             self.fleet.stop(),
             [
                 RestartEnded("the cluster was stopped"),
-                Stop(1, "the cluster stops"),
-                Stop(2, "the cluster stops"),
-                Stop(3, "the cluster stops"),
+                Stop(1, "the cluster stops", others=False),
+                Stop(2, "the cluster stops", others=False),
+                Stop(3, "the cluster stops", others=False),
             ],
         )
 
@@ -319,148 +366,159 @@ class ScaleTests(SynchronousTestCase):
         self.assertEqual(fleet.scale(1), [Settled()])
 
 
-class FleetMachine(RuleBasedStateMachine):
+class RecycleTests(SynchronousTestCase):
     """
-    Whatever happens in whatever order, the promises hold.
+    Workers that are to be replaced.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fleet = Fleet(3, batch=2)
-        self.alive: dict[int, str] = {}
-        self.slots: dict[int, int] = {}
-        self.paused: set[int] = set()
-        self.holding: set[int] = set()
-        self.wasServing = False
-        self.failed = False
-        self.stopped = False
-        self.ended = False
-        self.most = 3
-        self.do(self.fleet.start())
+    def setUp(self) -> None:
+        self.fleet = Fleet(2)
+        self.fleet.start()
+        self.fleet.ready(1)
+        self.fleet.ready(2)
 
-    def do(self, actions: list[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Spawn):
-                assert action.worker not in self.slots, "ids are never reused"
-                assert not self.stopped and not self.failed
-                self.alive[action.worker] = "starting"
-                self.slots[action.worker] = action.slot
-            elif isinstance(action, Stop):
-                assert self.alive[action.worker] != "stopping", "told once"
-                ready = [
-                    worker
-                    for worker, state in self.alive.items()
-                    if state == "ready" and worker != action.worker
-                ]
-                if not self.stopped and self.alive[action.worker] == "ready":
-                    assert ready, "the last that serves is never stopped"
-                self.alive[action.worker] = "stopping"
-            elif isinstance(action, Ended):
-                assert not self.alive
-                self.ended = True
-            elif isinstance(action, StartFailed):
-                assert not self.wasServing
-                self.failed = True
-
-    def some(self, state: Optional[str], index: int) -> Optional[int]:
-        found = [w for w, s in self.alive.items() if state in (None, s)]
-        return found[index % len(found)] if found else None
-
-    @rule(index=st.integers(0, 9))
-    def ready(self, index: int) -> None:
-        worker = self.some("starting", index)
-        if worker is not None:
-            self.alive[worker] = "ready"
-            self.wasServing = True
-            self.do(self.fleet.ready(worker))
-
-    @rule(index=st.integers(0, 9), pause=st.booleans())
-    def dies(self, index: int, pause: bool) -> None:
-        worker = self.some(None, index)
-        if worker is not None:
-            needed = self.fleet.needs(worker)
-            del self.alive[worker]
-            if pause and needed:
-                self.paused.add(self.slots[worker])
-            self.do(self.fleet.died(worker, "why", pause and needed))
-
-    @rule(index=st.integers(0, 9))
-    def stopIsDone(self, index: int) -> None:
-        worker = self.some("stopping", index)
-        if worker is not None:
-            del self.alive[worker]
-            self.do(self.fleet.died(worker, "as told", False))
-
-    @rule(index=st.integers(0, 9), pause=st.booleans())
-    def leaves(self, index: int, pause: bool) -> None:
-        worker = self.some("ready", index)
-        if worker is not None:
-            self.alive[worker] = "stopping"
-            if pause:
-                self.holding.add(worker)
-            self.do(self.fleet.leaving(worker, pause))
-
-    @rule()
-    def resumes(self) -> None:
-        if self.paused:
-            self.do(self.fleet.resume(self.paused.pop()))
-
-    @precondition(lambda self: not self.stopped)
-    @rule()
-    def restart(self) -> None:
-        self.do(self.fleet.restart())
-
-    @precondition(lambda self: not self.stopped)
-    @rule(count=st.integers(1, 5))
-    def scale(self, count: int) -> None:
-        self.most = max(self.most, count)
-        self.do(self.fleet.scale(count))
-
-    @rule()
-    def stop(self) -> None:
-        self.stopped = True
-        self.do(self.fleet.stop())
-
-    @invariant()
-    def boundedCrowd(self) -> None:
+    def test_replacementFirst(self) -> None:
         """
-        There are never more than so many that were not told to stop.
+        The worker is stopped when its replacement, of the same generation and
+        in the same slot, is ready.
         """
-        holding = [w for w, s in self.alive.items() if s != "stopping"]
-        assert len(holding) <= self.most + self.fleet.batch
+        fleet = self.fleet
+        self.assertEqual(fleet.recycle(2, "300 MB"), [Spawn(3, 1, 1)])
+        self.assertEqual(fleet.ready(3), [Stop(2, "it is recycled: 300 MB")])
+        self.assertEqual(fleet.died(2, "exited", False), [Settled()])
 
-    @invariant()
-    def noSlotForgotten(self) -> None:
+    def test_twiceIsOnce(self) -> None:
         """
-        A slot without a worker is pausing, or the fleet has not begun or ends.
+        To ask again changes nothing; nor does it to ask for one that leaves
+        already, or that is not known.
         """
-        if self.stopped or self.failed or not self.wasServing:
-            return
-        held = {
-            self.slots[w]
-            for w, s in self.alive.items()
-            if s != "stopping" or w in self.holding
-        }
-        assert set(range(self.fleet.desired)) <= held | self.paused
+        fleet = self.fleet
+        fleet.recycle(2, "300 MB")
+        self.assertEqual(fleet.recycle(2, "400 MB"), [])
+        self.assertEqual(fleet.ready(3), [Stop(2, "it is recycled: 300 MB")])
+        self.assertEqual(fleet.recycle(2, "500 MB"), [])
+        self.assertEqual(fleet.recycle(9, "who?"), [])
+        self.assertEqual(fleet.died(2, "exited", False), [Settled()])
 
-    def teardown(self) -> None:
+    def test_oneBatch(self) -> None:
         """
-        It always ends: told to stop, and with everybody dead, it is over.
+        A second one waits until the first is gone.
         """
-        if not self.stopped:
-            self.stop()
-        for worker in list(self.alive):
-            del self.alive[worker]
-            self.do(self.fleet.died(worker, "as told", False))
-        assert self.ended
+        fleet = self.fleet
+        self.assertEqual(fleet.recycle(1, "old"), [Spawn(3, 0, 1)])
+        self.assertEqual(fleet.recycle(2, "old"), [])
+        self.assertEqual(fleet.ready(3), [Stop(1, "it is recycled: old")])
+        self.assertEqual(fleet.died(1, "exited", False), [Spawn(4, 1, 1)])
 
+    def test_oneBatchThoughASlotIsEmpty(self) -> None:
+        """
+        A slot that pauses makes no room for a second one.
+        """
+        fleet = Fleet(3)
+        fleet.start()
+        for worker in (1, 2, 3):
+            fleet.ready(worker)
+        fleet.died(3, "exited", True)
+        self.assertEqual(fleet.recycle(1, "old"), [Spawn(4, 0, 1)])
+        self.assertEqual(fleet.recycle(2, "old"), [])
 
-FleetMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
-)
+    def test_beforeItIsReady(self) -> None:
+        """
+        One that is not ready yet is replaced when it has been.
+        """
+        fleet = self.fleet
+        fleet.scale(3)
+        self.assertEqual(fleet.recycle(3, "old"), [])
+        self.assertEqual(fleet.ready(3), [Spawn(4, 2, 1)])
 
+    def test_diesMeanwhile(self) -> None:
+        """
+        When the worker dies first, its replacement is what fills its slot.
+        """
+        fleet = self.fleet
+        fleet.recycle(2, "old")
+        self.assertFalse(fleet.needs(2))
+        self.assertEqual(fleet.died(2, "SIGKILL", False), [])
+        self.assertEqual(fleet.ready(3), [Settled()])
 
-class PropertyTests(FleetMachine.TestCase):  # type: ignore[misc,valid-type]  # made at run time
-    """
-    The promises under random histories.
-    """
+    def test_replacementDies(self) -> None:
+        """
+        When the replacement dies before it is ready, the worker serves on, and
+        another is tried when its slot's pause is over.
+        """
+        fleet = self.fleet
+        fleet.recycle(2, "old")
+        self.assertTrue(fleet.needs(3))
+        self.assertEqual(fleet.died(3, "SyntaxError", True), [Settled()])
+        self.assertEqual(fleet.recycle(2, "old"), [])
+        self.assertEqual(fleet.recycle(1, "old"), [Spawn(4, 0, 1)])
+        fleet.ready(4)
+        self.assertEqual(fleet.died(1, "exited", False), [Settled()])
+        self.assertEqual(fleet.resume(1), [Spawn(5, 1, 1)])
+
+    def test_diesInThePause(self) -> None:
+        """
+        A worker that dies while its slot pauses is replaced after the pause,
+        and makes no second one.
+        """
+        fleet = self.fleet
+        fleet.recycle(2, "old")
+        fleet.died(3, "SyntaxError", True)
+        self.assertFalse(fleet.needs(2))
+        self.assertEqual(fleet.died(2, "SIGKILL", False), [])
+        self.assertEqual(fleet.resume(1), [Spawn(4, 1, 1)])
+
+    def test_duringARestart(self) -> None:
+        """
+        The restart replaces it anyway; one of the new generation waits for the
+        restart's end.
+        """
+        fleet = self.fleet
+        fleet.restart()
+        self.assertEqual(fleet.recycle(2, "old"), [])
+        fleet.ready(3)
+        self.assertEqual(fleet.recycle(3, "300 MB"), [])
+        self.assertEqual(fleet.died(1, "exited", False), [Spawn(4, 1, 2)])
+        self.assertEqual(fleet.ready(4), [Stop(2, "it has been replaced")])
+        self.assertEqual(
+            fleet.died(2, "exited", False), [RestartEnded(None), Spawn(5, 0, 2)]
+        )
+
+    def test_restartFails(self) -> None:
+        """
+        What was asked for during a restart that failed is done then.
+        """
+        fleet = self.fleet
+        fleet.restart()
+        fleet.recycle(2, "old")
+        self.assertEqual(
+            fleet.died(3, "SIGKILL", False), [RestartEnded("SIGKILL"), Spawn(4, 1, 2)]
+        )
+
+    def test_aRestartComes(self) -> None:
+        """
+        A restart takes the place of the recycling that is under way.
+        """
+        fleet = self.fleet
+        fleet.recycle(2, "old")
+        self.assertEqual(
+            fleet.restart(), [Stop(3, "a restart replaces what it was to replace")]
+        )
+        self.assertEqual(fleet.died(3, "exited", False), [Spawn(4, 0, 2)])
+
+    def test_fewerMeanwhile(self) -> None:
+        """
+        When its slot is given up, both are stopped.
+        """
+        self.fleet.recycle(2, "old")
+        self.assertEqual(
+            self.fleet.scale(1),
+            [Stop(2, "fewer workers are wanted"), Stop(3, "fewer workers are wanted")],
+        )
+
+    def test_stopped(self) -> None:
+        """
+        Once told to stop, the fleet recycles nobody.
+        """
+        self.fleet.stop()
+        self.assertEqual(self.fleet.recycle(2, "old"), [])

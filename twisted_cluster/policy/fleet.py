@@ -7,12 +7,18 @@ The rules:
      happened, and returns actions; carrying them out is somebody else's.
   2. Until one worker has been ready, only one is ever started: what cannot
      start fails once, and what a program does once is done once.
-  3. A restart goes slot by slot.  The old worker of a slot is stopped when the
-     new one is ready, never before; the first new one is the canary.  If a new
-     one dies before it is ready, the restart ends there, and the old ones that
-     are left serve on.  It is done when the last old one is gone.
-  4. A restart that is asked for during a restart is queued, once.
-  5. Fewer workers are had by giving the highest slots up, and only as far as
+  3. A slot without a worker gets one at once, unless it pauses.  A worker that
+     is replaced while it serves is stopped when its replacement is ready, never
+     before, and L{twisted_cluster.policy.replacing} keeps the number of
+     workers within a batch beyond those that are wanted.
+  4. A restart replaces the worker of every slot; the first new one is the
+     canary.  If a new one dies before it is ready, the restart ends there, and
+     the old ones that are left serve on.  It is done when the last old one is
+     gone.  One that is asked for during a restart is queued, once.
+  5. A worker is recycled when no restart is under way, which replaces it anyway.
+     A replacement that dies before it is ready is tried again, after its slot's
+     pause.
+  6. Fewer workers are had by giving the highest slots up, and only as far as
      enough others serve.
 """
 
@@ -22,7 +28,14 @@ from typing import Optional, Union
 
 import attrs
 
-STARTING, READY, STOPPING = "starting", "ready", "stopping"
+from twisted_cluster.policy.replacing import (
+    recycleNext,
+    replaced,
+    restartNext,
+    surplus,
+    vacant,
+)
+from twisted_cluster.policy.roster import READY, STARTING, STOPPING, Member, Roster
 
 
 @attrs.frozen
@@ -42,10 +55,12 @@ class Stop:
     Have a worker leave, gracefully and within the limit.
 
     @ivar why: for the log.
+    @ivar others: whether others serve on, to which connections can move.
     """
 
     worker: int
     why: str
+    others: bool = True
 
 
 @attrs.frozen
@@ -93,28 +108,18 @@ Action = Union[Spawn, Stop, Serving, StartFailed, RestartEnded, Settled, Ended]
 
 
 @attrs.define
-class _Member:
-    worker: int
-    slot: int
-    generation: int
-    state: str = STARTING
-    holdsSlot: bool = False
-
-
-@attrs.define
 class Fleet:
     """
     The plan.
 
     @ivar desired: how many workers there should be.
-    @ivar batch: how many slots a restart replaces at a time, after the canary.
+    @ivar batch: how many workers are replaced at a time, and by how many there
+        may be more than wanted because of that.
     """
 
     desired: int
     batch: int = 1
-    _members: dict[int, _Member] = attrs.field(factory=dict, init=False)
-    _pausing: set[int] = attrs.field(factory=set, init=False)
-    _lastWorker: int = attrs.field(default=0, init=False)
+    _roster: Roster = attrs.field(factory=Roster, init=False)
     _generation: int = attrs.field(default=1, init=False)
     _confirmed: bool = attrs.field(default=False, init=False)
     _failed: bool = attrs.field(default=False, init=False)
@@ -137,7 +142,7 @@ class Fleet:
         """
         How many workers are ready.
         """
-        return sum(m.state == READY for m in self._members.values())
+        return self._roster.serving
 
     @property
     def restarting(self) -> bool:
@@ -148,14 +153,18 @@ class Fleet:
 
     def needs(self, worker: int) -> bool:
         """
-        Whether the death of a worker would leave its slot empty.
+        Whether the death of a worker calls for another in its slot, so that it
+        may call for a pause before that: the slot would be empty and does not
+        pause already, or the worker was to replace one that is recycled.
         """
-        member = self._members[worker]
-        return (
-            member.slot < self.desired
-            and (member.state != STOPPING or member.holdsSlot)
-            and not any(other.worker != worker for other in self._inSlot(member.slot))
-        )
+        member = self._roster.members[worker]
+        if member.slot >= self.desired:
+            return False
+        if member.holdsSlot:
+            return not self._roster.others(member)
+        if member.state == STOPPING or member.slot in self._roster.pausing:
+            return False
+        return not self._roster.others(member) or self._recycles(member)
 
     def start(self) -> list[Action]:
         """
@@ -167,7 +176,7 @@ class Fleet:
         """
         A worker serves.
         """
-        member = self._members.get(worker)
+        member = self._roster.members.get(worker)
         if member is None or member.state != STARTING:
             return []
         member.state = READY
@@ -181,13 +190,14 @@ class Fleet:
 
         @param pause: whether its slot stays empty until it has died.
         """
-        member = self._members.get(worker)
+        member = self._roster.members.get(worker)
         if member is None or member.state != READY:
             return []
         member.state = STOPPING
-        if pause and not self._inSlot(member.slot):
+        pausing = self._roster.pausing
+        if pause and member.slot not in pausing and not self._roster.others(member):
             member.holdsSlot = True
-            self._pausing.add(member.slot)
+            pausing.add(member.slot)
         return self._plan()
 
     def died(self, worker: int, why: str, pause: bool) -> list[Action]:
@@ -195,10 +205,11 @@ class Fleet:
         A worker's process has ended.
 
         @param why: for whoever waits for a restart or the start.
-        @param pause: whether its slot stays empty until L{resume}; ignored
-            when its slot needs no replacement.
+        @param pause: whether its slot gets no other until L{resume}; ignored
+            unless it L{needs} one.
         """
-        member = self._members.pop(worker)
+        pause = pause and self.needs(worker)
+        member = self._roster.members.pop(worker)
         actions: list[Action] = []
         if not self._confirmed and not self._stopped:
             self._failed = True
@@ -210,16 +221,16 @@ class Fleet:
         ):
             actions.extend(self._endRestart(why))
         if member.holdsSlot:
-            self._pausing.discard(member.slot)
-        if pause and not self._inSlot(member.slot):
-            self._pausing.add(member.slot)
+            self._roster.pausing.discard(member.slot)
+        if pause:
+            self._roster.pausing.add(member.slot)
         return actions + self._plan()
 
     def resume(self, slot: int) -> list[Action]:
         """
         The pause of a slot is over.
         """
-        self._pausing.discard(slot)
+        self._roster.pausing.discard(slot)
         return self._plan()
 
     def restart(self) -> list[Action]:
@@ -228,7 +239,8 @@ class Fleet:
         longer, since the program may have been repaired.
         """
         self._queued = True
-        self._pausing = {m.slot for m in self._members.values() if m.holdsSlot}
+        members = self._roster.members.values()
+        self._roster.pausing = {m.slot for m in members if m.holdsSlot}
         return self._plan()
 
     def giveUpRestart(self, why: str) -> list[Action]:
@@ -240,13 +252,28 @@ class Fleet:
             return []
         return [*self._endRestart(why), *self._plan()]
 
+    def recycle(self, worker: int, why: str) -> list[Action]:
+        """
+        Replace one worker by another of the same code, as soon as the batch
+        allows.  One that leaves already is replaced anyway.
+
+        @param why: for the log.
+        """
+        member = self._roster.members.get(worker)
+        if member is None or member.state == STOPPING or member.recycle is not None:
+            return []
+        member.recycle = why
+        return self._plan()
+
     def scale(self, desired: int) -> list[Action]:
         """
         Change the number of workers.
         """
         self.desired = desired
         self._settled = False
-        self._pausing = {slot for slot in self._pausing if slot < desired}
+        for member in self._roster.members.values():
+            member.holdsSlot = member.holdsSlot and member.slot < desired
+        self._roster.pausing = {s for s in self._roster.pausing if s < desired}
         return self._plan()
 
     def stop(self) -> list[Action]:
@@ -259,117 +286,94 @@ class Fleet:
         self._rolling = False
         return [*ended, *self._plan()]
 
-    def _inSlot(self, slot: int, generation: Optional[int] = None) -> list[_Member]:
+    def _recycles(self, member: Member) -> bool:
         """
-        The members that hold a slot: those that have not been told to stop.
+        Whether a worker is to replace one that is recycled.
         """
-        return [
-            member
-            for member in self._members.values()
-            if member.slot == slot
-            and member.state != STOPPING
-            and generation in (None, member.generation)
-        ]
+        return (
+            not self._rolling
+            and member.state == STARTING
+            and bool(self._roster.others(member))
+        )
 
     def _spawn(self, slot: int) -> Spawn:
-        self._lastWorker += 1
-        self._members[self._lastWorker] = _Member(
-            self._lastWorker, slot, self._generation
-        )
-        return Spawn(self._lastWorker, slot, self._generation)
+        member = self._roster.add(slot, self._generation)
+        return Spawn(member.worker, slot, member.generation)
 
-    def _stop(self, member: _Member, why: str) -> Stop:
+    def _stop(self, member: Member, why: str, others: bool = True) -> Stop:
         member.state = STOPPING
-        return Stop(member.worker, why)
+        return Stop(member.worker, why, others)
+
+    def _beginRestart(self) -> list[Action]:
+        actions: list[Action] = [
+            self._stop(member, "a restart replaces what it was to replace")
+            for member in self._roster.members.values()
+            if self._recycles(member)
+        ]
+        self._queued, self._rolling = False, True
+        self._generation += 1
+        return actions
 
     def _endRestart(self, why: Optional[str]) -> list[Action]:
         self._rolling = False
         actions: list[Action] = [RestartEnded(why)]
-        for member in list(self._members.values()):
-            if (
-                why is not None
-                and member.state == STARTING
-                and len(self._inSlot(member.slot)) > 1
-            ):
+        for member in reversed(list(self._roster.members.values())):
+            if member.state == STARTING and self._roster.others(member):
                 actions.append(self._stop(member, "the restart has failed"))
         return actions
 
     def _plan(self) -> list[Action]:
         if self._stopped or self._failed:
             return self._planEnd()
-        actions = self._planFewer()
+        actions = self._planStops()
         if not self._confirmed:
-            if not self._members:
+            if not self._roster.members:
                 actions.append(self._spawn(0))
             return actions
         if self._queued and not self._rolling:
-            self._queued, self._rolling = False, True
-            self._generation += 1
-        for slot in range(self.desired):
-            if slot not in self._pausing and not self._inSlot(slot):
-                actions.append(self._spawn(slot))
+            actions.extend(self._beginRestart())
+        slots = vacant(self._roster, self.desired)
+        actions.extend(self._spawn(slot) for slot in slots)
         if self._rolling:
             actions.extend(self._planRestart())
+        if not self._rolling:
+            slots = recycleNext(self._roster, self.desired, self.batch)
+            actions.extend(self._spawn(slot) for slot in slots)
         actions.extend(self._planNews())
         return actions
 
-    def _planFewer(self) -> list[Action]:
-        """
-        Give the highest slots up, as far as enough others serve.
-        """
-        surplus = sorted(
-            (m for m in self._members.values() if m.slot >= self.desired),
-            key=lambda member: -member.slot,
-        )
-        spare = self.serving - self.desired
+    def _planStops(self) -> list[Action]:
         actions: list[Action] = []
-        for member in surplus:
-            if member.state == STARTING or (member.state == READY and spare > 0):
-                spare -= member.state == READY
-                actions.append(self._stop(member, "fewer workers are wanted"))
+        for member in replaced(self._roster):
+            why = "it has been replaced"
+            if member.recycle is not None and not self._rolling:
+                why = f"it is recycled: {member.recycle}"
+            actions.append(self._stop(member, why))
+        actions.extend(
+            self._stop(member, "fewer workers are wanted")
+            for member in surplus(self._roster, self.desired)
+        )
         return actions
 
     def _planRestart(self) -> list[Action]:
-        actions: list[Action] = []
-        new = [m for m in self._members.values() if m.generation == self._generation]
-        budget = self.batch if any(m.state == READY for m in new) else 1
-        budget -= sum(m.state == STARTING for m in new)
-        old = [
-            member
-            for member in sorted(self._members.values(), key=lambda m: m.slot)
-            if member.generation < self._generation
-            and member.state != STOPPING
-            and member.slot < self.desired
-        ]
-        for member in old:
-            replacements = self._inSlot(member.slot, self._generation)
-            if any(m.state == READY for m in replacements):
-                actions.append(self._stop(member, "it has been replaced"))
-            elif not replacements and budget > 0:
-                budget -= 1
-                actions.append(self._spawn(member.slot))
-        gone = not any(
-            member.generation < self._generation for member in self._members.values()
-        )
-        if gone and not self._pausing and self._allReady():
+        slots = restartNext(self._roster, self._generation, self.desired, self.batch)
+        actions: list[Action] = [self._spawn(slot) for slot in slots]
+        members = self._roster.members.values()
+        gone = all(member.generation == self._generation for member in members)
+        if gone and self._roster.complete(self.desired):
             actions.extend(self._endRestart(None))
             if self._queued:
-                actions.extend(self._plan())
+                actions.extend(self._beginRestart())
+                actions.extend(self._planRestart())
         return actions
-
-    def _allReady(self) -> bool:
-        return all(
-            any(member.state == READY for member in self._inSlot(slot))
-            for slot in range(self.desired)
-        )
 
     def _planNews(self) -> list[Action]:
         actions: list[Action] = []
-        complete = self._allReady()
+        complete = self._roster.complete(self.desired)
         if complete and not self._served:
             self._served = True
             actions.append(Serving())
-        settled = complete and len(self._members) == self.desired
+        settled = complete and self._roster.living == self.desired
         if settled and not self._settled and not self._rolling:
             actions.append(Settled())
         self._settled = settled and not self._rolling
@@ -377,11 +381,11 @@ class Fleet:
 
     def _planEnd(self) -> list[Action]:
         actions: list[Action] = [
-            self._stop(member, "the cluster stops")
-            for member in self._members.values()
+            self._stop(member, "the cluster stops", others=False)
+            for member in self._roster.members.values()
             if member.state != STOPPING
         ]
-        if self._stopped and not self._members and not self._ended:
+        if self._stopped and not self._roster.members and not self._ended:
             self._ended = True
             actions.append(Ended())
         return actions
