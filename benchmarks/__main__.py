@@ -19,6 +19,7 @@ from benchmarks.connections import balance, connections
 from benchmarks.logs import logs
 from benchmarks.measuring import Contender, Result
 from benchmarks.messages import long, messages, requests
+from benchmarks.operations import operations
 from benchmarks.start import start
 from benchmarks.tables import Table, align
 from benchmarks.transfers import transfers
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "transfers": transfers,
     "connections": connections,
     "balance": balance,
+    "operations": operations,
 }
 
 

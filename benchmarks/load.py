@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -51,6 +51,7 @@ class OfferReport:
         no failures: "closed", "reset", "GOAWAY 0", "close 1001", …
     @ivar unable: requests that this machine had no port or descriptor for.
     @ivar withheld: requests that were not sent because too many were unanswered.
+    @ivar inHand: requests that were under way when the last had been sent.
     @ivar moved: requests that the server refused to begin, as HTTP/2 allows, and
         that were sent again.
     @ivar opened: how many connections there were.
@@ -72,6 +73,7 @@ class OfferReport:
     idle: Mapping[str, int]
     unable: int
     withheld: int
+    inHand: int
     moved: int
     opened: int
     gap: float
@@ -206,7 +208,10 @@ class Load(ProcessProtocol):
         @return: as L{whenDone}.
         """
         if self._result is None and self.transport is not None:
-            self.transport.signalProcess("TERM")
+            try:
+                self.transport.signalProcess("TERM")
+            except ProcessExitedAlready:
+                pass
         return self.whenDone()
 
     def outReceived(self, data: bytes) -> None:

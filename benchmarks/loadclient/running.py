@@ -77,6 +77,7 @@ class Run:
                 self._stopping = True
                 for each in offerings:
                     each.tally.endOffering(moment)
+                    each.tally.inHand = each.underWay
             for each in offerings:
                 each.sweep()
             if offered and not any(each.underWay for each in offerings):

@@ -36,6 +36,7 @@ class Tally:
     @ivar moved: requests that the server refused to begin, which HTTP/2 allows
         to be sent again, and were.
     @ivar withheld: requests that were not sent because too many were unanswered.
+    @ivar inHand: requests that were under way when the last had been sent.
     @ivar opened: how many connections there were.
     @ivar idle: the ends of connections on which nothing was asked, by kind.
     """
@@ -46,6 +47,7 @@ class Tally:
         self.succeeded = 0
         self.moved = 0
         self.withheld = 0
+        self.inHand = 0
         self.opened = 0
         self.idle: Counter[str] = Counter()
         self._failures: Counter[Verdict] = Counter()
@@ -129,6 +131,7 @@ class Tally:
             "examples": self._examples,
             "unable": unable,
             "withheld": self.withheld,
+            "inHand": self.inHand,
             "moved": self.moved,
             "opened": self.opened,
             "idle": dict(self.idle),
