@@ -13,9 +13,10 @@ The rules:
 
 from __future__ import annotations
 
+import select
 from collections import Counter
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -30,8 +31,10 @@ from twisted_cluster.worker.incoming import Incoming
 
 _log = Logger("twisted_cluster")
 
-_MOST = 10_000
-"""The most connections that are accepted when no other worker serves."""
+_MOST: Final = 2_000
+"""
+How often a port accepts, a few connections at a time, when no other worker serves.
+"""
 
 
 class Drain:
@@ -75,10 +78,10 @@ class Drain:
             self._move = self._incoming.sendBack
         else:
             self._idle = 0.0
-        self._connections.made = partial(reactor.callLater, 0, self._ask)
         for port in list(self._connections.ports):
             self._close(port, others)
         self._incoming.stop()
+        self._connections.made = partial(reactor.callLater, 0, self._ask)
         for transport in list(self._connections.live):
             self._ask(transport)
         self._timeout = reactor.callLater(self._limit, self._late)
@@ -90,12 +93,11 @@ class Drain:
         if not port.connected or port.disconnecting:
             return
         if isReading(port):
-            before = most = self._connections.count
-            while port.connected and self._connections.count < before + _MOST:
-                port.doRead()
-                if others or self._connections.count == most:
+            port.doRead()
+            for _ in range(0 if others else _MOST):
+                if not (port.connected and _anyWaits(port)):
                     break
-                most = self._connections.count
+                port.doRead()
         port.stopReading()
 
     def _ask(self, transport: Any) -> None:
@@ -145,6 +147,15 @@ class Drain:
                 moved=sum(each.moved for each in self._asked),
             )
         over.callback(None)
+
+
+def _anyWaits(port: Any) -> bool:
+    """
+    Whether a port has connections to accept.
+    """
+    poll = select.poll()
+    poll.register(port.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _drainableOf(transport: Any) -> Any:
