@@ -13,9 +13,9 @@ worse, without the others:
    would be the one with the longest wait for ever.
  - A worker accepts a few connections at a time, so that a burst is for all.
 
-A worker that was woken and stops listening before it runs would leave the
-connection to nobody, so it accepts once more.  The price that remains: when it is
-killed or stopped (SIGSTOP) then, or the program pauses the port, the connection
+A worker that was woken and stops listening before it comes to accept would leave
+the connection to nobody, so it accepts one more.  The price that remains: when it
+is killed or stopped (SIGSTOP) then, or the program pauses the port, the connection
 stays in the socket until the next one comes, or a worker starts.
 
 Where the reactor does not wait with epoll, all stays as it is: measured, none of
@@ -32,11 +32,18 @@ import select
 from collections.abc import Callable
 from typing import Any, Final, Optional
 
+from twisted.logger import Logger
+
+_log = Logger("twisted_cluster")
+
 _MOST: Final = 4
 """
 How many connections to accept at a time.  With fewer, many workers under full
 load are a little more even, and two need a tenth more CPU for a connection.
 """
+
+_AGAIN: Final = 1.0
+"""Seconds until it is tried again to wait for connections."""
 
 _WAITING: Final = select.EPOLLIN | getattr(select, "EPOLLEXCLUSIVE", 0)
 
@@ -81,6 +88,7 @@ class _Turns:
         self._poller = poller
         self._waits = False
         self._accepting = False
+        self._lost = False
         self._start: Callable[[], None] = port.startReading
         self._stop: Callable[[], None] = port.stopReading
         self._accept: Callable[[], object] = port.doRead
@@ -103,15 +111,21 @@ class _Turns:
         """
         last = self._waits and self._port.disconnecting and not self._accepting
         self._waits = False
+        if self._lost:
+            # The reactor expects it there.
+            self._lost = not self._register()
         self._stop()
         if last:
-            self.doRead()
+            self._acceptUpTo(1)
 
     def doRead(self) -> object:
         """
         Accept a few of the connections that wait, and go behind the others.
         """
-        self._port.numberAccepts = _MOST
+        return self._acceptUpTo(_MOST)
+
+    def _acceptUpTo(self, most: int) -> object:
+        self._port.numberAccepts = most
         self._accepting = True
         try:
             return self._accept()
@@ -125,15 +139,33 @@ class _Turns:
         """
         if not self._waits:
             return
-        number = self._port.fileno()
         try:
-            self._poller.unregister(number)
+            self._poller.unregister(self._port.fileno())
         except (OSError, ValueError):
             # Somebody took it from the reactor itself, or closed either.
             self._waits = False
             return
-        try:
-            self._poller.register(number, _WAITING)
-        except OSError:
-            # Linux before 4.5.
-            self._poller.register(number, select.EPOLLIN)
+        self._lost = not self._register()
+        if self._lost:
+            _log.error(
+                "This worker cannot wait for connections to {port} at the moment, and "
+                "tries again: too much is watched (epoll_ctl(2), ENOSPC)",
+                port=self._port,
+            )
+            self._port.reactor.callLater(_AGAIN, self._tryAgain)
+
+    def _register(self) -> bool:
+        for flags in (_WAITING, select.EPOLLIN):
+            # Linux before 4.5 does not know the first.
+            try:
+                self._poller.register(self._port.fileno(), flags)
+                return True
+            except OSError:
+                pass
+        return False
+
+    def _tryAgain(self) -> None:
+        if self._lost and self._waits:
+            self._lost = not self._register()
+            if self._lost:
+                self._port.reactor.callLater(_AGAIN, self._tryAgain)
