@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.sockethelpers import descriptors, room
 from tests.sockets.wire.handovers import End, HandoverTestCase
 from twisted_cluster.errors import ChannelClosed, MessageTooLarge, ProtocolError
-from twisted_cluster.sockets.wire.ancillary import sendDescriptors
+from twisted_cluster.sockets.wire.ancillary import receiveSome, sendDescriptors
 from twisted_cluster.sockets.wire.frames import (
     encodeBatch,
     encodeGivenBack,
@@ -1161,7 +1161,7 @@ class Nonsense(SynchronousTestCase):
         self.end.send(0)
         self.raw.send(encodeTaken(2))
         self.serve()
-        self.assertRefused("answers to sockets that were never sent")
+        self.assertRefused("answers to what was never sent")
         self.assertEqual((self.end.answers, self.end.lost), ([], [0, 1]))
 
     def test_neverSentGivenBack(self) -> None:
@@ -1169,7 +1169,79 @@ class Nonsense(SynchronousTestCase):
         Nor may be given back what was never sent.
         """
         self.raw.send(encodeGivenBack(1, "why"))
-        self.assertRefused("answers to sockets that were never sent")
+        self.assertRefused("answers to what was never sent")
+
+    def full(self) -> int:
+        """
+        Send, one a batch, until the kernel takes no more.
+
+        @return: how many sockets it has; one more waits here.
+        """
+        while not self.end.transport.pending:
+            self.end.send(0)
+            self.end.handover.flush()
+        return len(self.end.sent) - 1
+
+    def test_notLeft(self) -> None:
+        """
+        Nor may be answered what the kernel has not taken yet: its sender would
+        close a descriptor whose number leaves later, as another file.
+        """
+        sent = self.full()
+        self.raw.send(encodeTaken(sent))
+        self.serve()
+        self.assertEqual(self.end.takenByOther, [*range(sent)])
+        self.raw.send(encodeTaken(1))
+        self.assertRefused("answers to what was never sent")
+        self.assertEqual((len(self.end.answers), self.end.lost), (sent, [sent]))
+
+    def test_notLeftGivenBack(self) -> None:
+        """
+        Nor may it be given back.
+        """
+        sent = self.full()
+        self.raw.send(encodeGivenBack(sent + 1, "why"))
+        self.assertRefused("answers to what was never sent")
+        self.assertEqual((self.end.answers, len(self.end.lost)), ([], sent + 1))
+
+    def test_notLeftAtTheEnd(self) -> None:
+        """
+        Last words are held to that, too, whichever side ends the connection.
+        """
+        sent = self.full()
+        self.raw.send(encodeTaken(sent) + encodeTaken(1))
+        self.end.handover.abort()
+        self.assertRefused("answers to what was never sent")
+        self.assertEqual((len(self.end.answers), self.end.lost), (sent, [sent]))
+
+    def test_leftWithItsFirstByte(self) -> None:
+        """
+        A socket has left with the first byte of its batch, and may be answered
+        from then on, though most of the data has not left.
+        """
+        self.end.send(0, 5_000_000)
+        self.end.handover.flush()
+        self.end.send(0)
+        self.end.handover.flush()
+        self.raw.send(encodeTaken(1))
+        self.serve()
+        self.assertEqual(self.end.takenByOther, [0])
+        self.raw.send(encodeTaken(1))
+        self.assertRefused("answers to what was never sent")
+        self.assertEqual(self.end.lost, [1])
+
+    def test_leftLater(self) -> None:
+        """
+        What waited may be answered once the kernel has taken it.
+        """
+        sent = self.full()
+        while self.end.transport.pending:
+            for descriptor in receiveSome(self.raw, 1000)[1]:
+                os.close(descriptor)
+            self.end.transport.doWrite()
+        self.raw.send(encodeTaken(sent + 1))
+        self.serve()
+        self.assertEqual(self.end.takenByOther, [*range(sent + 1)])
 
     def test_halfAFrame(self) -> None:
         """

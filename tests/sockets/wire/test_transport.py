@@ -890,6 +890,27 @@ class Last(TransportTestCase):
         self.one.abortConnection()
         self.assertEqual((self.last.sent, self.one.pending), (sent, 0))
 
+    def test_borrowed(self) -> None:
+        """
+        It knows how many borrowed descriptors have not left, also after the end;
+        those that were duplicated do not count.
+        """
+        self.one.writeWith(b"!", [0, 0])
+        self.assertEqual(self.last.borrowed, 0)
+        self.stuff()
+        self.one.sendFileDescriptor(0)
+        self.one.write(b"!")
+        self.one.writeWith(b"!", [0, 0, 0])
+        self.one.writeWith(b"!" * 5_000_000, [0])
+        self.assertEqual(self.last.borrowed, 4)
+        while self.one.pending >= 5_000_000:
+            self.other.doRead()
+            self.one.doWrite()
+        self.assertEqual(self.last.borrowed, 0)
+        self.one.writeWith(b"!", [0, 0])
+        self.one.abortConnection()
+        self.assertEqual(self.last.borrowed, 2)
+
     def test_every(self) -> None:
         """
         However it ends, what the other side has written is read before, and

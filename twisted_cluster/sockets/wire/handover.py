@@ -4,8 +4,9 @@ Hands sockets over to another process, and takes those that it hands over.
 The rules:
 
   1. Nothing that is handed over is forgotten by its sender until the receiver
-     has said that it took it.  What the receiver gives back, and what it has not
-     answered when the connection ends, is the sender's.
+     has said that it took it.  What it gives back, and what it has not answered
+     when the connection ends, is the sender's.  An answer to what has not left is
+     nonsense: believed, it would close what may then leave as another file.
   2. The receiver's word is in the kernel's hands before it gets the socket, and
      the sender reads all words, and lets no more be said, before it takes what is
      left for its own.  So a socket is served at most once, however and whenever
@@ -346,9 +347,8 @@ class Handover:
             self._tell(self.arrived)
 
     def _answers(self, count: int, why: Optional[str]) -> None:
-        if count > len(self._tokens) - len(self._items):
-            error = ProtocolError("answers to sockets that were never sent")
-            self._fail(Failure(error))
+        if count > len(self._tokens) - len(self._items) - self._transport.borrowed:
+            self._fail(Failure(ProtocolError("answers to what was never sent")))
             return
         tell, tokens = self._tell, self._tokens
         for _ in range(count):

@@ -23,6 +23,9 @@ class LastWords(UNIXTransport):
     A transport whose protocol misses nothing that the other side believes to
     have said: before the connection ends, be it aborted, broken or closed by
     either side, the other side is kept from writing, and what it wrote is read.
+
+    @ivar borrowed: how many descriptors that were given to C{writeWith()} have not
+        left, or never will; the other side cannot have these.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -33,6 +36,7 @@ class LastWords(UNIXTransport):
         self._written = 0
         self._unsent = 0
         self._ending = False
+        self.borrowed = 0
         self._pid = os.getpid()
 
     @property
@@ -71,4 +75,13 @@ class LastWords(UNIXTransport):
 
     def _write(self, data: bytes, descriptors: list[int], ours: bool) -> None:
         self._written += len(data)
+        if not ours:
+            self.borrowed += len(descriptors)
         super()._write(data, descriptors, ours)
+
+    def _sendPart(self, chunk: memoryview, descriptors: list[int], ours: bool) -> int:
+        before = len(descriptors)
+        sent = super()._sendPart(chunk, descriptors, ours)
+        if not ours:
+            self.borrowed -= before - len(descriptors)
+        return sent

@@ -183,8 +183,8 @@ class UNIXTransport:
         Write, with descriptors that go with the first byte.
 
         @param descriptors: up to L{MOST_DESCRIPTORS}.  They are borrowed: they
-            must stay open until the other side has said that it has them, or
-            the connection has ended.
+            must stay open until they have left, which the other side's word alone
+            does not prove, or the connection has ended.
         """
         if self._connected and not self._disconnecting:
             self._write(data, list(descriptors), False)
