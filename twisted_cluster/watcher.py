@@ -95,8 +95,8 @@ class ClusterWatcher(Service):
             may be used.
         @param binds: endpoint descriptions to bind at the start.
         @param backlog: the least backlog of every listening socket.
-        @param balance: who gets the next connection: C{kernel} (whichever worker
-            accepts first), C{round-robin}, C{least-connections}, C{sticky}, or
+        @param balance: who gets the next connection: C{kernel} (whichever idle
+            worker it wakes), C{round-robin}, C{least-connections}, C{sticky}, or
             the dotted name of what makes an L{IBalancer}.
         @param startTimeout: seconds for a worker to become ready.
         @param heartbeatTimeout: seconds after which a mute worker is replaced.

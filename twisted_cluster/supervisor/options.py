@@ -76,8 +76,8 @@ SOCKETS: Final = Group(
         ),
         Option(
             "balance",
-            "Who gets the next connection: kernel (the idle worker that has waited the "
-            "longest; the default), round-robin, least-connections, sticky (by the "
+            "Who gets the next connection: kernel (whichever idle worker it wakes; "
+            "the default), round-robin, least-connections, sticky (by the "
             "client's address), or your own, as package.module:Name.",
             "NAME",
             coercions.balance,
