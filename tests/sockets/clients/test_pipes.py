@@ -444,6 +444,86 @@ class BackPressure(PipesTestCase):
         for each in first[ahead:]:
             self.failureResultOf(each, TransferFailed)
 
+    def ahead(self) -> int:
+        """
+        Send 60, of which a consumer takes 20 and leaves.
+
+        @return: a descriptor that is open once more for each that was taken ahead.
+        """
+        descriptor = self.file()
+        consumer = Consumer(self, most=20, keep=False)
+        for number in range(60):
+            sent = self.sender.send(descriptor, number)
+            sent.addErrback(lambda failure: failure.trap(TransferFailed))
+        self.until(lambda: consumer.done.called)
+        return descriptor
+
+    def copies(self, descriptor: int) -> int:
+        """
+        How often something is open in this process.
+        """
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+        links = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+        return sum(
+            os.path.lexists(each) and os.readlink(each) == target for each in links
+        )
+
+    def test_aborted(self) -> None:
+        """
+        What was taken ahead for a consumer that has left is closed by abort(), and
+        nobody gets it any more.
+        """
+        descriptor = self.ahead()
+        self.receiver.abort()
+        self.until(lambda: self.sender.closed)
+        self.assertEqual(self.copies(descriptor), 1)
+        other = Consumer(self)
+        self.successResultOf(other.done)
+        self.assertEqual(other.data, [])
+
+    def test_abortedAfterTheEnd(self) -> None:
+        """
+        When the connection ends it waits for another consumer; abort() closes it
+        then, too.
+        """
+        descriptor = self.ahead()
+        self.sender.abort()
+        self.until(lambda: self.receiver.closed)
+        self.assertTrue(self.copies(descriptor) > 1)
+        self.receiver.abort()
+        self.assertEqual(self.copies(descriptor), 1)
+
+    def test_abortedWhileBusy(self) -> None:
+        """
+        A consumer that is busy gets what was taken for it after abort(), too; what
+        it leaves is closed.
+        """
+        descriptor = self.file()
+        pause: Deferred[None] = Deferred()
+        taken: list[object] = []
+
+        async def consume() -> None:
+            async for each in self.receiver:
+                each.close()
+                taken.append(each.data)
+                if len(taken) == 20:
+                    await pause
+                if len(taken) == 25:
+                    break
+
+        done = Deferred.fromCoroutine(consume())
+        for number in range(60):
+            sent = self.sender.send(descriptor, number)
+            sent.addErrback(lambda failure: failure.trap(TransferFailed))
+        self.until(lambda: len(taken) == 20)
+        self.receiver.abort()
+        self.until(lambda: self.sender.closed)
+        self.assertTrue(self.copies(descriptor) > 6)
+        pause.callback(None)
+        self.successResultOf(done)
+        self.assertEqual(taken, list(range(25)))
+        self.assertEqual(self.copies(descriptor), 1)
+
     def test_flood(self) -> None:
         """
         A sender that keeps to no window is read no more when enough waits, and

@@ -69,7 +69,7 @@ class Pipe:
 
     def _late(self) -> None:
         self._limit = None
-        self.abort()
+        self._handover.abort()
 
     def _lost(self, reason: Failure, tokens: list[Any]) -> None:
         self._closing = True

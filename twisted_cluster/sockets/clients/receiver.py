@@ -9,7 +9,7 @@ The rules:
   2. The word that a socket was taken leaves before the consumer gets it.  For a
      consumer that has got all that arrived before without ever being busy,
      several are taken by one word.  What is left of those when it pauses is
-     next, also for another consumer.
+     next, also for another consumer; C{abort()} closes it once there is none.
   3. So many sockets and bytes may wait here; a sender that keeps to no window is
      then held up by the kernel.
 """
@@ -52,6 +52,9 @@ class ClientSocketReceivePipe(Pipe):
     Iterate over it by C{async for}.  While nobody iterates, or the consumer is
     busy, nothing is taken, and the sender has to wait; when much waits here
     already, the end of the connection is noticed only after some was taken.
+
+    For a consumer that keeps up with many, up to 63 are taken ahead.  It may leave
+    then: they wait for the next one, in this process.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class ClientSocketReceivePipe(Pipe):
         self._turn = 0
         self._waiter: Optional[Deferred[None]] = None
         self._awake = False
+        self._aborted = False
         self._pace = 1
         self._paused = False
         self._decoded: deque[tuple[Any, bytes]] = deque()
@@ -87,7 +91,7 @@ class ClientSocketReceivePipe(Pipe):
         """
         Iterate over the sockets that arrive, in the order in which they were
         sent, until the connection ends.  What is yielded is the consumer's.  Who
-        leaves the loop leaves what waits to the next.
+        leaves the loop leaves what waits to the next, even after the end.
 
         @raise AlreadyConsumed: when somebody else does so at the moment.
         @raise ProtocolError: from the iteration, when the other side broke the
@@ -119,6 +123,15 @@ class ClientSocketReceivePipe(Pipe):
             self._handover.close(why)
         self._wake()
         return closed
+
+    def abort(self) -> None:
+        """
+        Close now.  A consumer still gets what was taken for it; if there is none,
+        what was taken for one that left is closed.
+        """
+        self._aborted = True
+        super().abort()
+        self._closeLeft()
 
     async def _iterate(self, turn: int) -> AsyncIterator[TransferredSocket]:
         taken = self._taken
@@ -203,8 +216,15 @@ class ClientSocketReceivePipe(Pipe):
     def _left(self, turn: int) -> None:
         if turn == self._turn:
             self._consumer = self._waiter = None
+            self._closeLeft()
+
+    def _closeLeft(self) -> None:
+        if self._aborted and self._consumer is None:
+            while self._taken:
+                self._taken.popleft().close()
 
     def _lost(self, reason: Failure, tokens: list[Any]) -> None:
         super()._lost(reason, tokens)
         self._decoded.clear()
         self._wake()
+        self._closeLeft()
