@@ -26,7 +26,8 @@ SLOW_RATE: Final = 100
 As much, where they take 100 ms.
 """
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
+_GIVEN_UP: Final = 12.0
 MANY: Final = 8
 SLOW_IMPORT: Final = "import time\ntime.sleep(1)\n"
 
@@ -224,7 +225,7 @@ async def freeze(stage: Stage) -> Result:
     """
     victim = min(stage.workers)
     os.kill(victim, signal.SIGSTOP)
-    result = await _oneReplaced(stage, PATIENCE / 2)
+    result = await _oneReplaced(stage, _GIVEN_UP)
     return attrs.evolve(result, over=True)
 
 
@@ -234,7 +235,7 @@ async def block(stage: Stage) -> Result:
     """
     stage.server.lines.clear()
     stage.server.askFor(b"/?block=1")
-    result = await _oneReplaced(stage, PATIENCE / 2)
+    result = await _oneReplaced(stage, _GIVEN_UP)
     # The stack may come a little later than the replacement.
     await deferLater(stage.reactor, 0.2)
     where = any(
