@@ -4,6 +4,7 @@ Sockets from elsewhere become live connections.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -14,10 +15,15 @@ from typing import Any, Optional
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 
+from tests.sockethelpers import room
 from tests.sockets.reactors import FAMILIES, ReactorTestCase, Recorder, onEveryReactor
 from twisted_cluster.errors import ConnectionGone, NotTransferable, UsageError
 from twisted_cluster.sockets.clients.detach import detach
 from twisted_cluster.sockets.clients.transferred import TransferredSocket
+
+
+def _same(protocol: Protocol) -> Protocol:
+    return protocol
 
 
 class AttachTestCase(ReactorTestCase):
@@ -154,6 +160,46 @@ class Oddities(AttachTestCase):
         protocol = self.adopt(self.transferred(server))
         self.until(lambda: protocol.lost)
         self.assertEqual(protocol.data, b"the end")
+
+    def test_noRoom(self) -> None:
+        """
+        In a process at its limit of open files the socket is kept: it can be
+        adopted later, and its client notices nothing.
+        """
+        for family in FAMILIES:
+            client, server = self.accepted(family)
+            transferred = self.transferred(server, b"read ")
+            descriptor = transferred.descriptor
+            factory = Factory.forProtocol(self.recorder)
+            with room(0):
+                error = self.assertRaises(OSError, transferred.adopt, factory)
+            self.assertEqual(error.errno, errno.EMFILE)
+            self.assertEqual(transferred.descriptor, descriptor)
+            os.fstat(descriptor)
+            server.close()
+            client.sendall(b"unread")
+            protocol = self.adopt(transferred)
+            self.until(partial(protocol.has, b"read unread"))
+
+    def test_noRoomForTheProtocol(self) -> None:
+        """
+        When it is the factory or the protocol that cannot open something, the
+        socket is closed as for any other error of theirs.
+        """
+
+        def fail(_: object) -> Any:
+            raise OSError(errno.EMFILE, "no more")
+
+        for name in ("buildProtocol", "makeConnection"):
+            _, server = self.accepted("IPv4")
+            protocol = Protocol()
+            factory = Factory.forProtocol(partial(_same, protocol))
+            setattr(factory if name == "buildProtocol" else protocol, name, fail)
+            transferred = self.transferred(server)
+            error = self.assertRaises(OSError, transferred.adopt, factory)
+            self.assertEqual((error.errno, transferred.descriptor), (errno.EMFILE, -1))
+            server.close()
+            self.turn()
 
     def test_noConnection(self) -> None:
         """

@@ -18,6 +18,14 @@ from twisted_cluster.sockets.clients.detach import isReading
 _log = Logger("twisted_cluster")
 
 _GONE = (errno.ENOTCONN, errno.EINVAL, errno.ECONNRESET)
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class NoDescriptor(OSError):
+    """
+    This process cannot open another descriptor at the moment, which adopting a
+    socket takes; the socket was not touched.
+    """
 
 
 def attach(
@@ -30,7 +38,8 @@ def attach(
     @param reactor: an L{IReactorSocket
         <twisted.internet.interfaces.IReactorSocket>}.
     @param descriptor: the socket, which is this function's from now on, unless it
-        raises L{NotTransferable}.  It is made non-blocking for all who share it.
+        raises L{NotTransferable} or L{NoDescriptor}.  It is made non-blocking for
+        all who share it.
     @param unread: what was read from the connection and belongs to the protocol:
         the first that its C{dataReceived} is given, as soon as it reads.
     @return: the protocol, or L{None} when the factory wants none; the socket
@@ -39,6 +48,8 @@ def attach(
         closed.
     @raise NotTransferable: when it is no connected stream socket; the descriptor
         is still the caller's.
+    @raise NoDescriptor: when this process is at its limit of open files; the
+        descriptor is still the caller's, who may try again later.
     @raise Exception: what the factory's C{buildProtocol} or the protocol's
         C{makeConnection} raises.
     """
@@ -52,7 +63,11 @@ def attach(
             transport = reactor.adoptStreamConnection(skt.fileno(), skt.family, builder)
         except BaseException as error:
             builder.abandon()
-            if not isinstance(error, OSError) or error.errno not in _GONE:
+            if not isinstance(error, OSError):
+                raise
+            if error.errno in _SCARCE and builder.protocol is None:
+                raise _noDescriptor(skt.detach(), error) from error
+            if error.errno not in _GONE:
                 raise
             if skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise _refusal(skt.detach(), "a listening socket") from error
@@ -122,6 +137,14 @@ def _asSocket(descriptor: int) -> socket.socket:
 def _refusal(descriptor: int, what: str) -> NotTransferable:
     return NotTransferable(
         f"descriptor {descriptor} is {what}, not a connected stream socket"
+    )
+
+
+def _noDescriptor(descriptor: int, error: OSError) -> NoDescriptor:
+    return NoDescriptor(
+        error.errno,
+        f"cannot adopt descriptor {descriptor} now: {error.strerror} (see "
+        "RLIMIT_NOFILE); it is open still, try again later",
     )
 
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 
 from twisted_cluster.errors import NotTransferable, UsageError
 from twisted_cluster.interfaces import Data
-from twisted_cluster.sockets.clients.attach import attach
+from twisted_cluster.sockets.clients.attach import NoDescriptor, attach
 
 
 class TransferredSocket:
@@ -56,13 +56,16 @@ class TransferredSocket:
             is closed.
         @raise NotTransferable: when it is no connected stream socket of TCP or
             UNIX; the descriptor is still this object's.
+        @raise OSError: when this process is at its limit of open files, of which
+            this takes one for a moment (C{EMFILE}, C{ENFILE}).  The descriptor is
+            still this object's: adopt it later, or L{close} it.
         @raise UsageError: when it was given away or closed before.
         @raise Exception: what the factory or its protocol raises.
         """
         descriptor = self.detach()
         try:
             return attach(self._reactor, descriptor, factory, self.unread)
-        except NotTransferable:
+        except (NotTransferable, NoDescriptor):
             self.descriptor = descriptor
             raise
 
