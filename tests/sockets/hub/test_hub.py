@@ -40,7 +40,7 @@ from twisted_cluster.sockets.hub.door import (
     PAUSE,
     HubDoor,
 )
-from twisted_cluster.sockets.hub.hub import LocalIPCHub
+from twisted_cluster.sockets.hub.hub import LIFETIME, LocalIPCHub
 from twisted_cluster.testing import DescriptorReactor
 
 WRONG = "f" * handshake.LENGTH
@@ -590,13 +590,67 @@ class Keys(HubTestCase):
 
     def test_lives(self) -> None:
         """
-        A key without a lifetime does not expire.
+        A key without a lifetime does not expire while somebody waits for it.
         """
         key = self.hub.generateKey()
-        self.reactor.advance(1_000_000)
+        self.reactor.advance(LIFETIME - 1)
+        accepted = self.hub.accept(key, timeout=1_000_000)
+        self.reactor.advance(999_999)
         connected = connect(self.reactor, self.hub.uri, key)
-        self.socketOf(self.hub.accept(key))
+        self.socketOf(accepted)
         self.socketOf(connected)
+
+    def test_forgotten(self) -> None:
+        """
+        A key without a lifetime for which nobody waits expires after a minute; who
+        has said it is told, and nothing is left of it.
+        """
+        before = descriptors()
+        unused, come = self.hub.generateKey(), self.hub.generateKey()
+        visitor = connect(self.reactor, self.hub.uri, come, timeout=100)
+        self.reactor.elapse(LIFETIME - 1)
+        self.assertNoResult(visitor)
+        self.reactor.elapse(2)
+        expired = "the key has expired after 60 s"
+        self.assertIn(expired, self.errorOf(visitor, HubRefused))
+        for key in (unused, come):
+            self.errorOf(self.hub.accept(key), InvalidKey)
+        self.assertEqual(descriptors(), before)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_saidAndGone(self) -> None:
+        """
+        The connection of who has said a key and hangs up is closed at once,
+        although nobody waits; the key is used.
+        """
+        before = descriptors()
+        keys = [self.hub.generateKey() for _ in range(3)]
+        gone, killed, kept = (self.raw(key.encode()) for key in keys)
+        self.assertEqual(descriptors(), before + 6)
+        gone.close()
+        killed.shutdown(socket.SHUT_WR)
+        self.reactor.settle()
+        self.assertEqual(descriptors(), before + 3)
+        late = connect(self.reactor, self.hub.uri, keys[0])
+        self.assertIn(UNKNOWN, self.errorOf(late, HubRefused))
+        error = self.errorOf(self.hub.accept(keys[0]), ChannelClosed)
+        self.assertEqual(error, "who said the key has gone already")
+        self.reactor.elapse(LIFETIME)
+        for key in keys:
+            self.errorOf(self.hub.accept(key), InvalidKey)
+        self.assertTrue((self.answerTo(kept) or b"").startswith(b"no"))
+
+    def test_saidTooMuch(self) -> None:
+        """
+        Who says more than the key before it was answered is not watched, since
+        that is not to be read, but still loses its connection with the key.
+        """
+        key = self.hub.generateKey()
+        skt = self.raw(key.encode() + b"too early")
+        self.assertEqual(len(self.reactor.getReaders()), 1)
+        skt.close()
+        self.reactor.elapse(LIFETIME)
+        self.errorOf(self.hub.accept(key), InvalidKey)
 
 
 class Life(HubTestCase):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Optional
+from typing import Final, Optional
 
 import attrs
 from twisted.internet.defer import Deferred, execute, fail, succeed
@@ -30,8 +30,14 @@ from twisted_cluster.errors import (
 from twisted_cluster.sockets.hub import handshake
 from twisted_cluster.sockets.hub.directory import HubDirectory
 from twisted_cluster.sockets.hub.door import HubDoor
+from twisted_cluster.sockets.hub.guests import Guest
 from twisted_cluster.sockets.hub.handshake import HubReactor
 from twisted_cluster.sockets.paths import shortened
+
+LIFETIME: Final = 60.0
+"""
+Seconds in which somebody must wait for a key that has no lifetime of its own.
+"""
 
 
 @attrs.define(eq=False)
@@ -39,13 +45,15 @@ class _Meeting:
     """
     What is known of a key.
 
-    @ivar guest: the socket of who said it, until somebody waits for it.
+    @ivar lasts: whether it has a lifetime of its own.
+    @ivar guest: who said it, until somebody waits for it.
     @ivar host: who waits for it, until it is said.
     @ivar limits: the ends of its life, and of the waiting.
     """
 
     key: str
-    guest: Optional[socket.socket] = None
+    lasts: bool
+    guest: Optional[Guest] = None
     host: Optional[Deferred[socket.socket]] = None
     limits: list[IDelayedCall] = attrs.field(factory=list)
 
@@ -124,14 +132,15 @@ class LocalIPCHub:
 
         @param lifetime: seconds until the key expires, and with it the
             connection of who has said it, unless it was L{accept}ed.  Without
-            it, a key lives until L{accept} is done with it.
+            it, a key expires when L{accept} was not called for it in a minute, and
+            lives until that is done with it.
         @raise NotRunning: before L{listen} and after L{close}.
         """
         self._running()
-        meeting = _Meeting(handshake.newKey())
+        meeting = _Meeting(handshake.newKey(), lifetime is not None)
         self._meetings[meeting.key] = meeting
-        if lifetime is not None:
-            self._limit(meeting, lifetime, f"the key has expired after {lifetime:g} s")
+        seconds = LIFETIME if lifetime is None else lifetime
+        self._limit(meeting, seconds, f"the key has expired after {seconds:g} s")
         return meeting.key
 
     def accept(self, key: str, timeout: float = 30.0) -> Deferred[socket.socket]:
@@ -164,6 +173,8 @@ class LocalIPCHub:
             return fail(InvalidKey("somebody waits for this key already"))
         host: Deferred[socket.socket] = Deferred(lambda _: self._forget(meeting))
         meeting.host = host
+        if not meeting.lasts:
+            self._unlimit(meeting)
         if meeting.guest is not None:
             self._join(meeting)
         else:
@@ -188,8 +199,9 @@ class LocalIPCHub:
         while self._meetings:
             meeting = next(iter(self._meetings.values()))
             self._forget(meeting)
-            if meeting.guest is not None:
-                meeting.guest.close()
+            skt = None if meeting.guest is None else meeting.guest.release()
+            if skt is not None:
+                skt.close()
             elif meeting.host is not None:
                 meeting.host.errback(HubClosed("the hub was closed"))
         return succeed(None)
@@ -204,14 +216,18 @@ class LocalIPCHub:
         Be done with a key.
         """
         self._meetings.pop(meeting.key, None)
+        self._unlimit(meeting)
+
+    def _unlimit(self, meeting: _Meeting) -> None:
         for limit in meeting.limits:
             if limit.active():
                 limit.cancel()
 
     def _tooLate(self, meeting: _Meeting, why: str) -> None:
         self._forget(meeting)
-        if meeting.guest is not None:
-            self._turnAway(meeting.guest, why)
+        skt = None if meeting.guest is None else meeting.guest.release()
+        if skt is not None:
+            self._turnAway(skt, why)
         elif meeting.host is not None:
             meeting.host.errback(HubTimeout(why))
 
@@ -220,8 +236,12 @@ class LocalIPCHub:
         Hand who has come to who waits.
         """
         self._forget(meeting)
-        skt, host = meeting.guest, meeting.host
-        assert skt is not None and host is not None
+        guest, host = meeting.guest, meeting.host
+        assert guest is not None and host is not None
+        skt = guest.release()
+        if skt is None:
+            host.errback(ChannelClosed("who said the key has gone already"))
+            return
         try:
             skt.send(handshake.TAKEN, socket.MSG_NOSIGNAL)
         except OSError as error:
@@ -239,8 +259,10 @@ class LocalIPCHub:
         if meeting is None or meeting.guest is not None:
             self._turnAway(skt, "the key is wrong, was used already, or has expired")
             return
-        meeting.guest = skt
-        if meeting.host is not None:
+        meeting.guest = Guest(self._reactor, skt)
+        if meeting.host is None:
+            meeting.guest.watch()
+        else:
             self._join(meeting)
 
     def _turnAway(self, skt: socket.socket, why: str) -> None:
