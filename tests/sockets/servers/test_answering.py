@@ -148,7 +148,7 @@ class ServerSocketProtocolTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """
-        The answer carries the bound socket, and the question's tag.
+        The answer carries the bound socket, its port, and the question's tag.
         """
         answer = self.ask(Address("tcp", "127.0.0.1"))
         self.assertEqual(
@@ -157,6 +157,7 @@ class ServerSocketProtocolTests(SynchronousTestCase):
         )
         with socket.socket(fileno=os.dup(self.wire.sent[0])) as skt:
             self.assertEqual([str(Address.ofSocket(skt))], self.listeners.addresses)
+            self.assertEqual(answer[b"port"], b"%d" % skt.getsockname()[1])
 
     def test_own(self) -> None:
         """

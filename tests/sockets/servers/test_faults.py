@@ -311,25 +311,47 @@ class FaultTests(ServersTestCase):
 
     async def test_noRoomForAnyPort(self) -> None:
         """
-        A socket for port 0 that a peer could not take stays the provider's
-        until the peer is gone; the next request is the next port's.
+        A socket for port 0 that a peer could not take is given back by the port
+        that the answer names, and the next request is for the same one.
         """
         ours, theirs = socket.socketpair()
         factory = self.factory(theirs)
+        answer = self.answer(socket=b"0", port=b"1234")
         with ours, socket.create_server(("127.0.0.1", 0)) as bound:
             failed = errorOf(factory.endpoint(LOCAL).listen(Greeting(b"")))
             question, received, _, _ = socket.recv_fds(ours, 65536, 8)
             self.assertIn(b"index\0\x010", question)
             os.close(received[0])
-            socket.send_fds(ours, [self.answer(socket=b"0")], [bound.fileno()])
+            socket.send_fds(ours, [answer], [bound.fileno()])
             with LowLimit(most=3):
                 error: Any = await failed
             self.assertEqual(errno.EMFILE, error.socketError.errno)
             failed = errorOf(factory.endpoint(LOCAL).listen(Greeting(b"")))
-            question, received, _, _ = socket.recv_fds(ours, 65536, 8)
-            self.assertIn(b"index\0\x011", question)
+            said, received, _, _ = socket.recv_fds(ours, 65536, 8)
             os.close(received[0])
+            release, again = amp.parseString(said)
+            self.assertEqual(release[amp.COMMAND], b"ReleaseSocket")
+            self.assertEqual((release[b"port"], again[b"index"]), (b"1234", b"0"))
         await failed
+
+    async def test_anyPortIsGivenBack(self) -> None:
+        """
+        So the provider does not keep it bound, and the peer gets another.
+        """
+        ours, theirs = socket.socketpair()
+        factory = self.factory(theirs)
+        failed = errorOf(factory.endpoint(LOCAL).listen(Greeting(b"")))
+        self.gone.append(self.provider.provideFor(ours))
+        [peer] = self.provider._peers.values()
+        peer.transport.doRead()
+        self.assertEqual(len(self.provider.addresses), 1)
+        with LowLimit(most=3):
+            error = await failed
+        self.assertEqual(errno.EMFILE, error.socketError.errno)
+        await self.released()
+        port, other = await self.listen(factory), await self.listen(self.peer())
+        self.assertEqual(port.getHost(), other.getHost())
+        self.assertEqual(b"hello", await ask(port))
 
 
 class ProcessTests(ServersTestCase):

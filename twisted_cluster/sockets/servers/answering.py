@@ -138,6 +138,7 @@ class ServerSocketProtocol(StrictAMP):
                 descriptor=number,
                 listener=verdict.listener,
                 accepts=verdict.accepts,
+                port=verdict.address.port,
             )
         if isinstance(verdict, Refused):
             return _answer(b"refused", verdict.errno, verdict.message)
@@ -151,6 +152,7 @@ def _answer(
     descriptor: int | None = None,
     listener: int = 0,
     accepts: bool = True,
+    port: int | None = None,
 ) -> dict[str, Any]:
     return {
         "verdict": verdict,
@@ -159,6 +161,7 @@ def _answer(
         "socket": descriptor,
         "listener": listener,
         "accepts": accepts,
+        "port": port,
     }
 
 

@@ -3,7 +3,7 @@ The asking end of a server-socket channel, for a process whose reactor runs.
 
 One question is asked at a time; the others wait for their turn.  A socket that
 nobody waits for any more, since its question was cancelled or took too long, is
-given back.
+given back, as is one for whose descriptor there was no room.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class AskingProtocol(StrictAMP):
         values = _REQUEST.parseResponse(box, self)
         answer = self._answerOf(values, question.wanted)
         self._asked = None
-        if values["verdict"] == b"shared" and question.wanted.address.ephemeral:
+        if isinstance(answer, Shared) and question.wanted.address.ephemeral:
             self._indices[_hostOf(question)] = self._indexOf(question) + 1
         waiting = question.settle()
         if waiting is not None:
@@ -221,8 +221,11 @@ class AskingProtocol(StrictAMP):
             raise ProtocolError(f"no answer: {values['verdict']!r}")
         descriptor = self.claim(values["socket"])
         if descriptor == LOST:
-            if not wanted.address.ephemeral:
-                self.release(wanted.address)
+            address = wanted.address
+            if address.ephemeral:
+                address = attrs.evolve(address, port=values["port"] or 0)
+            if not address.ephemeral:
+                self.release(address)
             return Refused(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             skt = socket.socket(fileno=descriptor)

@@ -31,7 +31,8 @@ class RequestSocket(amp.Command):
 
     C{verdict} of the answer is C{shared} (C{socket} is the bound, listening
     socket), C{own} (the address is none of the cluster's: open it yourself)
-    or C{refused} (C{errno} and C{message} are what C{bind} said).  C{listener} is
+    or C{refused} (C{errno} and C{message} are what C{bind} said).  C{port} is that of
+    the bound socket, which who lost it on its way needs to release it.  C{listener} is
     the number with which connections come over the client-socket channel, 0 when
     none do.  Where C{accepts} is false, all come that way, and the worker must not
     accept by itself.
@@ -58,6 +59,7 @@ class RequestSocket(amp.Command):
         (b"message", amp.Unicode()),
         (b"listener", amp.Integer()),
         (b"accepts", amp.Boolean()),
+        (b"port", amp.Integer(optional=True)),
     ]
 
 
