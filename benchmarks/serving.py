@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from benchmarks.peers import Peer, environment
 
-LINES: Final = 400
+LINES: Final = 20_000
 WORKERS: Final = 2
 START: Final = 30.0
 _STEP: Final = 0.01
