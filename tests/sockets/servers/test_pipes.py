@@ -10,7 +10,7 @@ import socket
 import stat
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from zope.interface.verify import verifyObject
@@ -430,15 +430,23 @@ class EndTests(ServersTestCase):
 
     async def test_cutOff(self) -> None:
         """
-        Cancelling what C{provideFor} returned cuts the peer off.
+        Cancelling what C{provideFor} returned cuts the peer off: it fails with
+        C{CancelledError}, and what only that peer used is closed.
         """
-        factory = self.peer()
-        port = await self.listen(factory)
-        self.gone[0].cancel()
-        await self.gone[0]
-        self.assertEqual([], self.provider.addresses)
-        self.assertIsInstance(await self.fails(factory), ChannelClosed)
-        await self.stop(port)
+        one, two = self.peer(), self.peer()
+        shared = await self.listen(one)
+        kept = await self.listen(two, LOCAL, b"two")
+        alone = await self.listen(one)
+        gone = self.gone.pop(0)
+        gone.cancel()
+        self.assertIsInstance(await errorOf(gone), CancelledError)
+        self.assertEqual(
+            [f"tcp:127.0.0.1:{kept.getHost().port}"], self.provider.addresses
+        )
+        self.assertIsInstance(await self.fails(one), ChannelClosed)
+        await self.stop(shared)
+        await self.stop(alone)
+        self.assertEqual(b"two", await ask(kept))
 
     async def test_wrongConnection(self) -> None:
         """

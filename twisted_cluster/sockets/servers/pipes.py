@@ -79,10 +79,13 @@ class ServerReactor(IReactorSocket, IReactorFDSet, IReactorTime):
 class _Peer:
     """
     One who may ask.
+
+    @ivar gone: fires when it is gone, unless that was cancelled.
     """
 
     transport: UNIXTransport
     gone: Deferred[None]
+    cancelled: bool = False
 
 
 class ServerSocketPipeProvider:
@@ -119,7 +122,8 @@ class ServerSocketPipeProvider:
             called; sockets that nobody else uses have been closed.  It fails
             with L{ProtocolError} when the peer broke the rules and was cut off,
             with L{ChannelClosed} after L{close}, and with L{UsageError} for a
-            socket of another kind.  Cancelling it cuts the peer off.
+            socket of another kind.  Cancelling it cuts the peer off, and it fails
+            with C{CancelledError}.
         """
         try:
             checkConnection(connection)
@@ -132,7 +136,7 @@ class ServerSocketPipeProvider:
         protocol = ServerSocketProtocol(self, peer, f"peer {peer}")
         protocol.ended = lambda error: self._ended(peer, error)
         transport = UNIXTransport(self._reactor, connection, protocol)
-        gone: Deferred[None] = Deferred(lambda _: transport.discard())
+        gone: Deferred[None] = Deferred(lambda _: self._cancel(peer))
         self._peers[peer] = _Peer(transport, gone)
         transport.start()
         return gone
@@ -182,16 +186,21 @@ class ServerSocketPipeProvider:
             if not shared.users:
                 self._sockets.close(shared, "nobody listens on it any more")
 
+    def _cancel(self, peer: int) -> None:
+        cancelled = self._peers[peer]
+        cancelled.cancelled = True
+        cancelled.transport.discard()
+
     def _ended(self, peer: int, error: ProtocolError | None) -> None:
         for shared in self._sockets:
             self._release(peer, shared)
-        gone = self._peers.pop(peer).gone
-        if gone.called:
+        ended = self._peers.pop(peer)
+        if ended.cancelled:
             return
         if error is None:
-            gone.callback(None)
+            ended.gone.callback(None)
         else:
-            gone.errback(error)
+            ended.gone.errback(error)
 
 
 @implementer(IStreamServerEndpoint)
