@@ -339,6 +339,7 @@ class Sending(PipesTestCase):
             (closed, None, NotTransferable, "closed"),
             (secure, None, NotTransferable, "TLS"),
             ("socket", None, NotTransferable, "no stream transport"),
+            (True, None, NotTransferable, "no stream transport"),
             (9999, None, OSError, "9999"),
             (self.file(), object(), MessageNotSerializable, "object"),
             (self.file(), b"x" * 1000, MessageTooLarge, "1,000"),
@@ -405,6 +406,24 @@ class BackPressure(PipesTestCase):
         self.failureResultOf(sent.pop(), ChannelFull)
         Consumer(self)
         self.until(lambda: all(each.called for each in sent))
+
+    def test_queuedBytesAtTheEnd(self) -> None:
+        """
+        When the connection ends nothing waits any more, neither sockets nor live
+        transports whose client still reads, nor bytes of either.
+        """
+        self.connect(window=1)
+        protocol, _ = self.served()
+        protocol.transport.write(b"x" * 8_000_000)
+        self.turn()
+        sent = [self.sender.send(protocol.transport, b"x" * 1000)]
+        sent += [self.sender.send(self.file(), b"x" * 1000) for _ in range(3)]
+        self.assertEqual(self.sender.waiting, 3)
+        self.assertTrue(self.sender._queuedBytes > 3000)
+        self.receiver.abort()
+        for each in sent:
+            self.failed(each, TransferFailed)
+        self.assertEqual((self.sender.waiting, self.sender._queuedBytes), (0, 0))
 
     def test_notTakenEarly(self) -> None:
         """

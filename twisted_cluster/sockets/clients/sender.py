@@ -303,8 +303,9 @@ class ClientSocketSendPipe(Pipe):
 
     def _lost(self, reason: Failure, tokens: list[Any]) -> None:
         super()._lost(reason, tokens)
-        self._sent = self._sentBytes = self._queuedBytes = 0
+        self._sent = self._sentBytes = 0
         unsent, self._queue = self._queue, deque()
+        self._queuedBytes -= sum(len(sending.frame) for sending in unsent)
         for sending in (*tokens, *unsent):
             sending.settle(_gone(reason))
         for flushed in list(self._flushing):
@@ -320,7 +321,8 @@ def _descriptorOf(skt: Any) -> Optional[int]:
     The descriptor of a socket, or L{None} for something else.
     """
     if not isinstance(skt, socket.socket):
-        return int(skt) if isinstance(skt, int) else None
+        isNumber = isinstance(skt, int) and not isinstance(skt, bool)
+        return int(skt) if isNumber else None
     if type(skt) is not socket.socket:
         ssl = sys.modules.get("ssl")
         if ssl is not None and isinstance(skt, ssl.SSLSocket):
