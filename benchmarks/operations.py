@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from benchmarks.load import LoadReport, startLoad
-from benchmarks.peers import Peer, install, ours
+from benchmarks.peers import INSTALLED, Peer, install, ours
 from benchmarks.scenarios import SCENARIOS, Result, Scenario, Stage
 from benchmarks.serving import DidNotStart, Server
 from benchmarks.tables import Table
@@ -96,9 +96,12 @@ async def operations(
     """
     Each server in each scenario, which is repeated.
     """
-    scenarios = _chosen(SCENARIOS, SCENARIOS)
+    scenarios = _chosen(SCENARIOS, [each.name for each in SCENARIOS])
     own = ours()
-    peers = _chosen([*own, *await install()], own)
+    names = [*(each.name for each in own), *INSTALLED]
+    peers = _chosen(own, names)
+    if any(each in INSTALLED for each in _wanted(names)):
+        peers = [*peers, *_chosen(await install(), names)]
     found: list[Found] = []
     for scenario in scenarios:
         for peer in peers:
@@ -109,12 +112,19 @@ async def operations(
     return [Table(HEAD, rows, [each.figure() for each in found])]
 
 
-def _chosen(among: Sequence[T], known: Sequence[T]) -> Sequence[T]:
-    words = [each.strip() for each in os.environ.get("OPERATIONS", "").split(";")]
-    chosen = [
-        each for each in among if any(each.name.startswith(word) for word in words)
-    ]
-    return chosen if any(words) and chosen else among
+def _wanted(names: Sequence[str]) -> Sequence[str]:
+    """
+    The names that the environment leaves: all, if it mentions none of them.
+    """
+    words = os.environ.get("OPERATIONS", "").split(";")
+    given = [each.strip() for each in words if each.strip()]
+    wanted = [name for name in names if any(map(name.startswith, given))]
+    return wanted or names
+
+
+def _chosen(among: Sequence[T], names: Sequence[str]) -> Sequence[T]:
+    wanted = _wanted(names)
+    return [each for each in among if each.name in wanted]
 
 
 async def play(reactor: Any, scenario: Scenario, peer: Peer, rounds: int) -> Found:

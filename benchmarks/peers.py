@@ -148,6 +148,9 @@ def _install(folder: Path) -> Optional[str]:
     @return: why that failed.
     """
     programs = folder / "bin"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        return f"{folder} belongs to somebody else"
     if all((programs / each).exists() for each in INSTALLED):
         return None
     sys.stderr.write(f"installing {', '.join(INSTALLED)} into {folder}\n")
