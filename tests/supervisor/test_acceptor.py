@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from tests.sockethelpers import Events, descriptors, room, shortDirectory
 from twisted_cluster.interfaces import Candidate, Connection, IBalancer
 from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.policy.balance import RoundRobin
+from twisted_cluster.policy.balance import RoundRobin, Sticky
 from twisted_cluster.sockets.wire.blocking import identify
 from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import acceptor as acceptors
@@ -40,6 +40,7 @@ class Worker:
     The other end of an intake: it takes whatever comes, unless told otherwise.
 
     @ivar taken: the connections that it took, to be closed by the test case.
+    @ivar unread: what came along with each.
     @ivar takes: whether it takes them.
     @ivar refuses: whether it gives them back.
     """
@@ -51,6 +52,7 @@ class Worker:
         self.handover = Handover(reactor, theirs)
         self.handover.arrived = self.arrived
         self.taken: list[socket.socket] = []
+        self.unread: list[bytes] = []
         self.takes = True
         self.refuses = False
         channel.start()
@@ -60,7 +62,8 @@ class Worker:
     def arrived(self) -> None:
         while self.takes and (arrivals := self.handover.take()):
             for each in arrivals:
-                assert each.data == LISTENER.pack(NUMBER)
+                assert each.data.startswith(LISTENER.pack(NUMBER))
+                self.unread.append(each.data[LISTENER.size :])
                 self.taken.append(socket.socket(fileno=each.descriptor))
         while self.refuses and self.handover.peek() is not None:
             self.handover.giveBack(1, "no")
@@ -977,6 +980,225 @@ class PeekingTests(AcceptorTestCase):
         self.assertTrue(self.isAnswered(client))
         self.assertEqual(len(self.balancer.asked), 1)
         self.assertEqual(self.events.texts, [FAILS])
+
+
+class MovingTests(AcceptorTestCase):
+    """
+    Connections that a worker had, and that others are to have.
+    """
+
+    def moving(self) -> tuple[socket.socket, socket.socket]:
+        """
+        A client whose connection is to move.
+
+        @return: the client and the worker's end.
+        """
+        client = socket.socket(self.server.family)
+        client.settimeout(10)
+        client.connect(self.server.getsockname())
+        self.clients.append(client)
+        self.server.setblocking(True)
+        skt, _ = self.server.accept()
+        self.server.setblocking(False)
+        return client, skt
+
+    def move(self, unread: bytes = b"") -> socket.socket:
+        """
+        Move a connection.
+
+        @return: its client.
+        """
+        client, skt = self.moving()
+        self.assertIsNone(self.acceptor.refuses())
+        self.acceptor.move(skt, unread)
+        self.reactor.settle()
+        return client
+
+    def test_moves(self) -> None:
+        """
+        Another worker gets it, with what was read and not used.
+        """
+        [worker] = self.join(1)
+        client = self.move(b"GET /")
+        self.assertEqual(worker.unread, [b"GET /"])
+        self.assertTrue(self.isAnswered(client))
+
+    def test_leaving(self) -> None:
+        """
+        The one that leaves does not get it back.
+        """
+        one, _ = self.join(1, 2)
+        one.intake.end()
+        for _ in range(3):
+            self.move()
+        self.assertEqual(self.shares, {1: 0, 2: 3})
+
+    def test_kernel(self) -> None:
+        """
+        Workers that accept by themselves take turns.
+        """
+        self.acceptor = self.remake()
+        self.join(1, 2, accepts=True)
+        for _ in range(4):
+            self.move()
+        self.assertEqual(self.shares, {1: 2, 2: 2})
+        self.assertNotIn(self.acceptor, self.reactor.getReaders())
+
+    def remake(self) -> Acceptor:
+        """
+        An acceptor whose workers all accept by themselves so far.
+        """
+        self.acceptor.close()
+        return Acceptor(self.reactor, self.server, "tcp:test", NUMBER)
+
+    def test_mixed(self) -> None:
+        """
+        Those that wait for the watcher come first.
+        """
+        self.join(1, accepts=True)
+        self.join(2)
+        for _ in range(3):
+            self.move()
+        self.assertEqual(self.shares, {1: 0, 2: 3})
+
+    def test_balanced(self) -> None:
+        """
+        The balancer chooses, knowing the client.
+        """
+        balancer = self.told()
+        balancer.answer = lambda connection, candidates: candidates[-1]
+        self.join(1, 2, 3)
+        self.move()
+        self.assertEqual(self.shares, {1: 0, 2: 0, 3: 1})
+        [asked] = balancer.asked
+        self.assertEqual((asked.peer, asked.final), ("127.0.0.1", True))
+        self.assertEqual((asked.address, asked.firstBytes), ("tcp:test", b""))
+
+    def test_sticky(self) -> None:
+        """
+        By C{sticky} it goes where a new one of the client would.
+        """
+        self.acceptor.change("sticky", Sticky())
+        self.join(1, 2, 3)
+        self.connect()
+        [chosen] = [id for id, share in self.shares.items() if share]
+        for _ in range(3):
+            self.move()
+        self.assertEqual(self.shares[chosen], 4)
+
+    def test_firstBytes(self) -> None:
+        """
+        A balancer that has to see first bytes cannot have them again: nothing
+        moves then, and the reason names it.
+        """
+        self.told(firstBytes=10)
+        why = self.acceptor.refuses()
+        self.assertEqual(why, "test has to see the first bytes of connections")
+        self.told()
+        self.assertIsNone(self.acceptor.refuses())
+
+    def test_firstBytesMeanwhile(self) -> None:
+        """
+        One that waits for a worker when such a balancer comes is placed by it with
+        nothing seen.
+        """
+        client = self.move()
+        balancer = self.told(firstBytes=10)
+        self.join(1)
+        self.assertTrue(self.isAnswered(client))
+        [asked] = balancer.asked
+        self.assertEqual((asked.final, asked.firstBytes), (True, b""))
+
+    def test_waits(self) -> None:
+        """
+        When no worker serves at the moment it waits, and the next one gets it,
+        before whoever waits to be accepted.
+        """
+        moved = [self.move(b"first"), self.move(b"second")]
+        [late] = self.connect()
+        self.assertEqual(self.shares, {})
+        [worker] = self.join(1)
+        self.assertEqual(worker.unread, [b"first", b"second", b""])
+        for client in (*moved, late):
+            self.assertTrue(self.isAnswered(client))
+
+    def test_workersFull(self) -> None:
+        """
+        Likewise when none keeps up.
+        """
+        [worker] = self.join(1)
+        worker.takes = False
+        self.connect(WINDOW)
+        client = self.move()
+        worker.takes = True
+        worker.arrived()
+        self.reactor.settle()
+        self.assertTrue(self.isAnswered(client))
+
+    def test_dies(self) -> None:
+        """
+        What a worker was given that dies before it takes it, another gets, with
+        what comes along.
+        """
+        one, two = self.join(1, 2)
+        one.takes = False
+        two.intake.end()
+        client = self.move(b"GET /")
+        two.intake.begin()
+        one.close()
+        self.reactor.settle()
+        self.assertEqual(two.unread, [b"GET /"])
+        self.assertTrue(self.isAnswered(client))
+
+    def test_givenBack(self) -> None:
+        """
+        So it does with what a worker gives back: one that has just begun to leave
+        itself.
+        """
+        one, two = self.join(1, 2)
+        one.takes, one.refuses = False, True
+        balancer = self.told()
+        client = self.move(b"GET /")
+        self.assertEqual(two.unread, [b"GET /"])
+        self.assertTrue(self.isAnswered(client))
+        self.assertEqual(len(balancer.asked), 2)
+
+    def test_clientHasClosed(self) -> None:
+        """
+        A client that has closed its side still has what it sent served.
+        """
+        [worker] = self.join(1)
+        client, skt = self.moving()
+        client.send(b"last words")
+        client.shutdown(socket.SHUT_WR)
+        self.acceptor.move(skt, b"")
+        self.reactor.settle()
+        [taken] = worker.taken
+        self.assertEqual(taken.recv(100), b"last words")
+
+    def test_clientGone(self) -> None:
+        """
+        A client that is gone needs no worker.
+        """
+        [worker] = self.join(1)
+        client, skt = self.moving()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        self.acceptor.move(skt, b"")
+        self.reactor.settle()
+        self.assertEqual((worker.taken, skt.fileno()), ([], -1))
+
+    def test_closed(self) -> None:
+        """
+        When the address is closed, what waits is, and what comes then.
+        """
+        waiting = self.move()
+        self.acceptor.close()
+        self.assertEqual(waiting.recv(1), b"")
+        client, skt = self.moving()
+        self.acceptor.move(skt, b"")
+        self.assertEqual(client.recv(1), b"")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class ExhaustionTests(AcceptorTestCase):

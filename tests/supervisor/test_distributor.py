@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import struct
 import weakref
 from functools import partial
 from typing import Any, Optional
@@ -28,6 +29,7 @@ from twisted_cluster.supervisor.distributor import Distributor
 from twisted_cluster.testing import DescriptorReactor
 
 OWN = f"{__name__}:Own"
+SEEING = f"{__name__}:Seeing"
 BREAKING = f"{__name__}.breaking"
 
 
@@ -44,6 +46,15 @@ class Own(RoundRobin):
     def __init__(self) -> None:
         super().__init__()
         Own.made += 1
+
+
+@implementer(IBalancer)
+class Seeing(RoundRobin):
+    """
+    A balancer that has to see what clients say first.
+    """
+
+    firstBytes = 10
 
 
 class Maker:
@@ -63,7 +74,7 @@ def breaking() -> Any:
     return Maker.broken or RoundRobin()
 
 
-class DistributorTests(SynchronousTestCase):
+class DistributorTestCase(SynchronousTestCase):
     """
     A distributor, with sockets, and workers that take what they are given.
     """
@@ -144,6 +155,12 @@ class DistributorTests(SynchronousTestCase):
     @property
     def shares(self) -> dict[int, int]:
         return {worker: len(taken) for worker, taken in self.taken.items()}
+
+
+class DistributorTests(DistributorTestCase):
+    """
+    Who accepts, and for whom.
+    """
 
     def test_default(self) -> None:
         """
@@ -408,3 +425,193 @@ class DistributorTests(SynchronousTestCase):
         old.socket.close()
         self.connect(new)
         self.assertEqual(self.shares, {1: 1})
+
+
+class MovingTests(DistributorTestCase):
+    """
+    Connections that workers send back, for others.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.outcomes: list[Optional[str]] = []
+        self.clients: list[socket.socket] = []
+
+        def close() -> None:
+            for client in self.clients:
+                client.close()
+
+        self.addCleanup(close)
+
+    def client(self, bound: BoundSocket) -> tuple[socket.socket, socket.socket]:
+        """
+        A client that a worker accepted by itself.
+
+        @return: it and the worker's end.
+        """
+        client = socket.create_connection(bound.socket.getsockname(), 10)
+        bound.socket.setblocking(True)
+        skt, _ = bound.socket.accept()
+        bound.socket.setblocking(False)
+        self.clients += [client, skt]
+        return client, skt
+
+    def send(self, worker: int, skt: socket.socket, data: bytes) -> Optional[str]:
+        """
+        Have a worker send a connection back.
+
+        @return: why it was not taken, or L{None}.
+        """
+        handover = self.workers[worker]
+        outcomes: list[Optional[str]] = []
+        handover.answered = lambda token, why: outcomes.append(why)
+        handover.send(skt.fileno(), data, None)
+        self.reactor.settle()
+        [outcome] = outcomes
+        return outcome
+
+    def test_kernel(self) -> None:
+        """
+        Workers that accept by themselves have numbers, too, and get what moves.
+        """
+        self.distributor = self.make()
+        self.start(1, 2)
+        bound = self.bind()
+        self.assertEqual(self.distributor.joins(1, bound, ""), (1, True))
+        self.assertEqual(self.distributor.joins(2, bound, ""), (1, True))
+        _, skt = self.client(bound)
+        self.distributor.workerStopping(1)
+        self.assertIsNone(self.send(1, skt, LISTENER.pack(1)))
+        self.assertEqual(self.taken, {1: [], 2: [1]})
+        self.distributor.closes(bound.address)
+
+    def test_byNumber(self) -> None:
+        """
+        It goes to those that listen on its address.
+        """
+        self.start(1, 2, 3)
+        one, two = self.bind(), self.bind()
+        for worker in (1, 2):
+            self.join(worker, one, "")
+        for worker in (1, 3):
+            self.join(worker, two, "")
+        self.distributor.workerStopping(1)
+        _, skt = self.client(two)
+        self.assertIsNone(self.send(1, skt, LISTENER.pack(2)))
+        self.assertEqual(self.taken, {1: [], 2: [], 3: [2]})
+
+    def test_unknown(self) -> None:
+        """
+        A number that is not, or not any more, that of an address is refused.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.join(1, bound, "")
+        self.join(2, bound, "")
+        client, skt = self.client(bound)
+        for number in (0, 2, 99):
+            why = self.send(1, skt, LISTENER.pack(number))
+            self.assertEqual(why, "nobody listens there")
+        self.distributor.closes(bound.address)
+        why = self.send(1, skt, LISTENER.pack(1))
+        self.assertEqual(why, "nobody listens there")
+        skt.send(b"still here")
+        self.assertEqual(client.recv(100), b"still here")
+
+    def test_firstBytes(self) -> None:
+        """
+        What the balancer could not see the beginning of is refused.
+        """
+        self.distributor = self.make(SEEING)
+        self.start(1, 2)
+        bound = self.bind()
+        self.join(1, bound, "")
+        self.join(2, bound, "")
+        client, skt = self.client(bound)
+        why = self.send(1, skt, LISTENER.pack(1))
+        self.assertEqual(why, f"{SEEING} has to see the first bytes of connections")
+        self.assertEqual(self.shares, {1: 0, 2: 0})
+        skt.send(b"still here")
+        self.assertEqual(client.recv(100), b"still here")
+        self.distributor.closes(bound.address)
+
+    def test_garbage(self) -> None:
+        """
+        A worker that sends one without a number loses its channel.
+        """
+        self.start(1)
+        bound = self.bind()
+        self.join(1, bound, "")
+        _, skt = self.client(bound)
+        lost: list[Any] = []
+        self.workers[1].lost = lambda why, tokens: lost.append(tokens)
+        self.workers[1].send(skt.fileno(), b"huh", "token")
+        self.reactor.settle()
+        self.assertEqual(lost, [["token"]])
+        self.distributor.workerStopping(1)
+
+    def test_waits(self) -> None:
+        """
+        With no other worker, it waits for the next, though the one that had it is
+        gone.
+        """
+        self.start(1)
+        bound = self.bind()
+        self.join(1, bound, "")
+        client, skt = self.client(bound)
+        self.distributor.workerStopping(1)
+        self.assertIsNone(self.send(1, skt, LISTENER.pack(1)))
+        skt.close()
+        self.distributor.workerGone(1)
+        self.reactor.settle()
+        client.setblocking(False)
+        self.assertRaises(BlockingIOError, client.recv, 1)
+        self.start(2)
+        self.join(2, bound, "")
+        self.reactor.settle()
+        self.assertEqual(self.taken, {1: [], 2: [1]})
+
+    def test_closes(self) -> None:
+        """
+        Or it is closed with its address.
+        """
+        self.start(1)
+        bound = self.bind()
+        self.join(1, bound, "")
+        client, skt = self.client(bound)
+        self.distributor.workerStopping(1)
+        self.assertIsNone(self.send(1, skt, LISTENER.pack(1)))
+        skt.close()
+        self.distributor.closes(bound.address)
+        self.assertEqual(client.recv(1), b"")
+
+    def test_clientGone(self) -> None:
+        """
+        One whose client has gone meanwhile is taken, and closed.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.join(1, bound, "")
+        self.join(2, bound, "")
+        client, skt = self.client(bound)
+        linger = struct.pack("ii", 1, 0)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.close()
+        before = descriptors()
+        self.assertIsNone(self.send(1, skt, LISTENER.pack(1)))
+        self.assertEqual(self.shares, {1: 0, 2: 0})
+        self.assertEqual(descriptors(), before)
+
+    def test_tooManyFiles(self) -> None:
+        """
+        At the limit of open files it stays where it is.
+        """
+        self.start(1, 2)
+        bound = self.bind()
+        self.join(1, bound, "")
+        self.join(2, bound, "")
+        _, skt = self.client(bound)
+        with room(0):
+            why = self.send(1, skt, LISTENER.pack(1))
+        assert why is not None
+        self.assertIn("Too many open files", why)
