@@ -5,7 +5,8 @@ The rules:
 
   1. A first GOAWAY announces the end and refuses nothing: its last stream is the
      highest there can be.  A PING goes with it; once that is answered, the client
-     has read both, and opens no more streams.  All streams until then are served.
+     has read both, and soon opens no more streams: the answer overtakes requests
+     that it had already made.  All streams until then are served.
   2. Then a second GOAWAY names the last stream that is served.  One that is opened
      nevertheless is reset with REFUSED_STREAM, which says that it was not looked
      at and may be repeated elsewhere.
@@ -70,6 +71,11 @@ PATIENCE: Final = 10.0
 """
 Seconds beyond C{drain.idle} that a client with open streams is given to answer the
 PING: it may have much to read before it comes to that.
+"""
+
+GRACE: Final = 0.1
+"""
+Seconds from the answer to the PING until streams are refused.
 """
 
 RETRY: Final = 0.05
@@ -143,6 +149,7 @@ class _Drained:
         self._events = sys.modules[MODULE].h2.events
         self._errors = sys.modules[MODULE].h2.exceptions
         self._last: Optional[int] = None
+        self._hasAnswered = False
         self._patient = False
         self._closed = False
         self._deadline: Optional[float] = None
@@ -176,10 +183,16 @@ class _Drained:
         else:
             self._refuseNew()
 
-    def _refuseNew(self) -> None:
-        if self._answer is not None:
+    def _answered(self) -> None:
+        if not self._hasAnswered and self._answer is not None:
+            self._hasAnswered = True
             self._answer.cancel()
-            self._answer = None
+            self._answer = self._drain.clock.callLater(GRACE, self._refuseNew)
+
+    def _refuseNew(self) -> None:
+        waiting, self._answer = self._answer, None
+        if waiting is not None and waiting.active():
+            waiting.cancel()
         last: int = self._conn.highest_inbound_stream_id
         self._last = last
         self._write(_goAway(last))
@@ -196,7 +209,7 @@ class _Drained:
             events = [each for each in events if self._isServed(each, self._last)]
             self._lookSoon()
         elif any(self._isAnswer(each) for each in events):
-            self._refuseNew()
+            self._answered()
         return events
 
     def _isAnswer(self, event: Any) -> bool:
@@ -251,7 +264,7 @@ class _Drained:
         if self._protocol.streams:
             return
         if self._last is None:
-            if self._patient:
+            if self._patient and not self._hasAnswered:
                 self._refuseNew()
         elif self._isSent():
             self._close()
