@@ -90,11 +90,13 @@ class DescriptorReactor(Clock):
         """
         return list(self._writers)
 
-    def callFromThread(self, callable: Callable[..., Any], *args: Any) -> None:
+    def callFromThread(
+        self, callable: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> None:
         """
         Call when L{settle} is called next.
         """
-        self.callLater(0, callable, *args)
+        self.callLater(0, callable, *args, **kwargs)
 
     def spawnProcess(
         self,
