@@ -542,6 +542,29 @@ class HTTP2Tests(Exchange):
         self.exchange(1)
         self.assertEqual((self.client.ended, self.drain.closed), ([stream], 1))
 
+    def test_backPressureIdle(self) -> None:
+        """
+        A transport that wants nothing at the moment has not sent all.
+        """
+        self.protocol.pauseProducing()
+        self.begin()
+        self.hear()
+        self.exchange(100)
+        self.assertEqual(self.drain.closed, 0)
+        self.protocol.resumeProducing()
+        self.exchange(1)
+        self.assertEqual(self.drain.closed, 1)
+
+    def test_otherPing(self) -> None:
+        """
+        An answer to a PING that is not ours says nothing.
+        """
+        self.begin()
+        self.protocol.dataReceived(b"\0\0\x08\x06\x01\0\0\0\0whatever")
+        self.clock.advance(http2.GRACE)
+        self.exchange()
+        self.assertEqual(self.client.goneAway, [HIGHEST])
+
     def test_asksWhileClosing(self) -> None:
         """
         A client that sends something at the very moment when the connection is to
@@ -580,7 +603,6 @@ class HTTP2Tests(Exchange):
         self.hear()
         self.client.begin()
         self.protocol.dataReceived(self.client.toSend())
-        self.exchange()
         self.assertEqual((self.page.requests, self.wire.value()), ([], b""))
 
     def test_lost(self) -> None:

@@ -47,7 +47,6 @@ NEEDED: Final = (
     "conn",
     "connectionLost",
     "streams",
-    "_bufferedControlFrames",
     "_consumerBlocked",
     "_requestDone",
     "_stillProducing",
@@ -275,7 +274,6 @@ class _Drained:
         protocol, transport = self._protocol, self._drain.transport
         return (
             protocol._consumerBlocked is None
-            and not protocol._bufferedControlFrames
             and not getattr(transport, "_tempDataLen", 0)
             and len(getattr(transport, "dataBuffer", b""))
             == getattr(transport, "offset", 0)
