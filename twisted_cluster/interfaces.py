@@ -136,7 +136,9 @@ class IWorkerHandle(IMessageSender):
     slot = Attribute("The place it takes, 0 … N-1. C{int}.")
     generation = Attribute("Which generation of the code it runs, from 1. C{int}.")
     pid = Attribute("Its process id, or None before it was spawned. C{int} or None.")
-    state = Attribute("C{starting}, C{ready}, C{stopping} or C{dead}. C{str}.")
+    state = Attribute(
+        "C{starting}, C{ready}, C{draining}, C{stopping} or C{dead}. C{str}."
+    )
 
 
 @attrs.frozen

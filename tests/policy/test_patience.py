@@ -30,3 +30,12 @@ class PatienceTests(SynchronousTestCase):
         patience = Patience(10.0, 0.0)
         patience.look(3600.0)
         self.assertEqual(patience.left, 10.0 - 2 * TICK)
+
+    def test_rounding(self) -> None:
+        """
+        What rounding leaves of a limit is not waited for.
+        """
+        patience = Patience(0.3, 0.0)
+        for now in (0.1, 0.2):
+            patience.look(now)
+        self.assertEqual(patience.look(0.1 + 0.2 - 1e-12), 0.0)

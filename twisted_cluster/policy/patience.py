@@ -13,6 +13,8 @@ from typing import Final
 import attrs
 
 TICK: Final = 1.0
+_LEAST: Final = 1e-6
+"""Seconds that are too few to be waited for: a clock may not even show them."""
 
 
 @attrs.define
@@ -35,4 +37,4 @@ class Patience:
         """
         self.left -= min(now - self._last, 2 * TICK)
         self._last = now
-        return max(0.0, min(self.left, TICK))
+        return min(self.left, TICK) if self.left > _LEAST else 0.0

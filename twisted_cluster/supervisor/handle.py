@@ -4,29 +4,31 @@ A worker as the watcher sees it: what it says, whether it answers, its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
-from typing import Protocol as Shape
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster import __version__
-from twisted_cluster.interfaces import Data, IWorkerHandle, WorkerMessage
+from twisted_cluster.interfaces import IWorkerHandle, WorkerMessage
 from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.conversation import Conversation
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import STACKS_SIGNAL, WorkerSettings
-from twisted_cluster.policy.heartbeat import Ask, Heartbeat, Hung, Late
+from twisted_cluster.policy import lifewords
+from twisted_cluster.policy.lifecycle import READY, Life
 from twisted_cluster.sockets.servers.answering import ServerSocketProtocol
 from twisted_cluster.supervisor.control import WatcherProtocol
+from twisted_cluster.supervisor.correspondent import Correspondent
 from twisted_cluster.supervisor.death import Death, Exit, Failing, explain
 from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.owner import Owner
 from twisted_cluster.supervisor.process import ClusterReactor, WorkerProcess
 from twisted_cluster.supervisor.procfs import isStopped
+from twisted_cluster.supervisor.pulse import Pulse
 from twisted_cluster.supervisor.timers import Timers
 from twisted_cluster.supervisor.workerlog import WorkerLog
 
@@ -38,6 +40,11 @@ _REAP_TIME = 1.0
 taken for one that only does not speak any more."""
 _STACKS_TIME = 1.0
 """Seconds that a hung worker has to write its stacks before it is killed."""
+_MUTE = (
+    "it had closed its control channel: it executed another program, closed all its "
+    "descriptors, or went to the background"
+)
+"""Why a process is killed that lives on without its channel."""
 
 
 @attrs.frozen
@@ -51,24 +58,8 @@ class Limits:
     shutdown: float
 
 
-class Owner(Shape):
-    """
-    Who is told of a worker's life.
-    """
-
-    def workerReady(self, worker: WorkerHandle) -> None: ...
-
-    def workerLeaving(self, worker: WorkerHandle) -> None: ...
-
-    def workerDied(self, worker: WorkerHandle, death: Death) -> None: ...
-
-    def forward(
-        self, sender: int, to: int, encoded: bytes
-    ) -> Optional[BaseException]: ...
-
-
 @implementer(IWorkerHandle)
-class WorkerHandle:
+class WorkerHandle(Correspondent):
     """
     One worker, from its start to its end.
     """
@@ -96,10 +87,10 @@ class WorkerHandle:
         self.id = settings.worker
         self.slot = settings.slot
         self.generation = settings.generation
-        self.state = "starting"
+        self._life = Life()
         self.failing: Optional[Failing] = None
         self._control = WatcherProtocol(self, self._output)
-        self.conversation: Conversation[WorkerMessage] = Conversation(
+        self.conversation = Conversation(
             lambda: reactor,
             self._control.sendPiece,
             self._schedule,
@@ -119,14 +110,16 @@ class WorkerHandle:
             ServerSocketProtocol(listeners, self.id, f"worker {self.id}"),
             listeners.intake(self.id, self.slot).connect,
         )
-        self._heartbeat = Heartbeat(limits.heartbeat, min(5.0, limits.heartbeat / 6))
+        self._pulse = Pulse(
+            reactor,
+            limits.heartbeat,
+            lambda: self._control.call(commands.Ping),
+            lambda seconds: self._hear(lifewords.AnswersLate(seconds)),
+            self._hangs,
+        )
         self._timers = Timers(reactor)
+        self._starting = Timers(reactor)
         self._started = 0.0
-        self._wasReady = False
-        self._leaving = False
-        self._told = False
-        self._doomed = False
-        self._brokeRules = False
         self._killedFor: Optional[str] = None
 
     def __repr__(self) -> str:
@@ -138,6 +131,20 @@ class WorkerHandle:
         The worker's process id, once it has been spawned.
         """
         return self._process.pid
+
+    @property
+    def state(self) -> str:
+        """
+        Where it is in its life, see L{twisted_cluster.policy.lifecycle}.
+        """
+        return self._life.state
+
+    @property
+    def delay(self) -> float:
+        """
+        By how many seconds, at most, its reactor was late before it last said so.
+        """
+        return self._pulse.delay
 
     @property
     def lifetime(self) -> float:
@@ -156,7 +163,7 @@ class WorkerHandle:
         """
         self._started = self._reactor.seconds()
         self._process.spawn(self._settings, words, inherited)
-        self._timers.limit(self._limits.start, self._notReady)
+        self._starting.limit(self._limits.start, self._notReady)
         _log.info(
             "worker {id} started: slot {slot}, pid {pid}",
             id=self.id,
@@ -168,7 +175,7 @@ class WorkerHandle:
         """
         The worker could not be spawned: end it as if it had been.
         """
-        self._die()
+        self._hear(lifewords.Exited())
         return Death(
             how=f"cannot be started: {error}",
             status=None,
@@ -178,45 +185,25 @@ class WorkerHandle:
             expected=False,
         )
 
-    def stop(self, why: str) -> None:
+    def stop(self, why: str, delay: float = 0.0, others: bool = True) -> None:
         """
         Have the worker leave within the limit.
+
+        @param delay: for how many seconds one that is ready serves on before it
+            drains; the limit begins after them.
+        @param others: whether other workers serve on, so that its connections
+            can move to them.
         """
-        if self.state in ("stopping", "dead"):
-            return
-        self._told = True
-        _log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
-        if self._wasReady:
-            self._control.call(commands.Terminate, delay=0.0, others=True)
-        else:
-            self._process.signal(_SIGTERM)
-        self._stopping()
+        decisions = self._life.hear(lifewords.ToldToStop(delay, others))
+        if decisions:
+            _log.info("worker {id} is told to stop: {why}", id=self.id, why=why)
+        self._carryOut(decisions)
 
     def kill(self, why: str) -> None:
         """
         End the worker now.
         """
-        if self.state != "dead":
-            self._killedFor = self._killedFor or why
-            self._process.signal(_SIGKILL)
-
-    def send(self, data: Data) -> Deferred[None]:
-        """
-        See L{twisted_cluster.interfaces.IMessageSender.send}.
-        """
-        return self.conversation.send(data)
-
-    def sendMany(self, items: Iterable[Data]) -> Deferred[None]:
-        """
-        See L{twisted_cluster.interfaces.IMessageSender.sendMany}.
-        """
-        return self.conversation.sendMany(items)
-
-    def request(self, data: Data, timeout: float = 30.0) -> Deferred[Data]:
-        """
-        See L{twisted_cluster.interfaces.IMessageSender.request}.
-        """
-        return self.conversation.request(data, timeout)
+        self._hear(lifewords.ToldToDie(why))
 
     # What the worker does.
 
@@ -224,18 +211,7 @@ class WorkerHandle:
         """
         The worker said that it serves.
         """
-        if self.state != "starting" or self._doomed:
-            return
-        self.state = "ready"
-        self._wasReady = True
-        self._timers.cancel()
-        _log.info(
-            "worker {id} is ready after {seconds:.2f} s",
-            id=self.id,
-            seconds=self.lifetime,
-        )
-        self._tick()
-        self._owner.workerReady(self)
+        self._hear(lifewords.SaidReady())
 
     def greeted(self, version: str) -> None:
         """
@@ -257,30 +233,40 @@ class WorkerHandle:
         The worker said that it cannot serve.
         """
         self.failing = Failing(stage, reason, traceback)
+        self._hear(lifewords.SaidFailed())
 
     def announcedStop(self) -> None:
         """
         The worker said that it ends.
         """
-        self._leaving = True
-        if self.state in ("starting", "ready"):
-            self._stopping()
-            self._owner.workerLeaving(self)
+        self._hear(lifewords.SaidStopping())
+
+    def drains(self) -> None:
+        """
+        The worker said that it accepts no more connections.
+        """
+        self._owner.workerDrains(self)
+
+    def wantsRecycling(self, why: str) -> None:
+        """
+        The worker wants to be replaced.
+        """
+        self._hear(lifewords.AskedForRecycling(why))
 
     def exited(self, how: Exit) -> None:
         """
         The worker's process has ended.
         """
-        announced = self._leaving and self._wasReady
-        expected = (self._told and how.signal == _SIGTERM) or (
-            (self._told or announced) and how.status == 0
+        life = self._life
+        expected = (life.told and how.signal == _SIGTERM) or (
+            life.asked and how.status == 0
         )
-        self._die()
+        self._hear(lifewords.Exited())
         text = explain(
             how,
             killedFor=self._killedFor,
-            unasked=not (self._told or announced) and self.failing is None,
-            wasReady=self._wasReady,
+            unasked=not life.asked and self.failing is None,
+            wasReady=life.wasReady,
             lastLines=self._output.lastLines,
         )
         self._owner.workerDied(
@@ -290,108 +276,118 @@ class WorkerHandle:
                 status=how.status,
                 failing=self.failing,
                 lifetime=self.lifetime,
-                wasReady=self._wasReady,
+                wasReady=life.wasReady,
                 expected=expected,
             ),
         )
 
-    def _die(self) -> None:
-        self._timers.cancel()
-        self.state = "dead"
-        self.conversation.close(f"worker {self.id} is gone")
-
     def _nonsense(self, failure: Failure) -> None:
-        self._brokeRules = True
         _log.failure(
             "worker {id}: its control channel carried nonsense and is closed",
             failure,
             id=self.id,
         )
+        self._hear(lifewords.BrokeRules())
 
     def _channelLost(self, reason: Failure) -> None:
         self.conversation.close(f"worker {self.id} is gone")
-        if self.state in ("starting", "ready"):
-            self._stopping()
-            self._timers.later(_REAP_TIME, self._isMute)
-
-    def _isMute(self) -> None:
-        self._owner.workerLeaving(self)
-        if not self._brokeRules:
-            why = (
-                "it had closed its control channel: it executed another program, "
-                "closed all its descriptors, or went to the background"
-            )
-            _log.error(
-                "worker {id} (pid {pid}) is ended: {why}",
-                id=self.id,
-                pid=self.pid,
-                why=why,
-            )
-            self.kill(why)
+        self._hear(lifewords.ChannelLost())
 
     # Time.
 
-    def _tick(self) -> None:
-        if self.state != "ready":
-            return
-        decision = self._heartbeat.tick(self._reactor.seconds())
-        if isinstance(decision, Ask):
-            answer = self._control.call(commands.Ping)
-            answer.addCallbacks(
-                lambda _: self._heartbeat.answered(), lambda reason: None
-            )
-        elif isinstance(decision, Late):
-            _log.warn(
-                "worker {id} has not answered for {seconds:.1f} s",
-                id=self.id,
-                seconds=decision.seconds,
-            )
-        elif isinstance(decision, Hung):
-            self._hangs(decision.seconds)
-            return
-        self._timers.later(self._heartbeat.interval, self._tick)
-
     def _hangs(self, seconds: float) -> None:
         stopped = self.pid is not None and isStopped(self.pid)
-        how = "it is stopped (SIGSTOP)" if stopped else "its Python stacks follow"
-        _log.error(
-            "worker {id} (pid {pid}) has not answered for {seconds:.1f} s and is "
-            "replaced; {how}",
-            id=self.id,
-            pid=self.pid,
-            seconds=seconds,
-            how=how,
+        outcome = "is replaced" if self.state == READY else "is ended"
+        self._hear(
+            lifewords.Hangs(
+                f"has not answered for {seconds:.1f} s and {outcome}",
+                f"it had not answered for {seconds:.1f} s (--heartbeat-timeout)",
+                stopped,
+            )
         )
-        why = f"it had not answered for {seconds:.1f} s (--heartbeat-timeout)"
-        self._dumpAndKill(why, stopped)
 
     def _notReady(self) -> None:
+        limit = self._limits.start
+        self._hear(
+            lifewords.NotReadyInTime(
+                f"is not ready after {limit} s and is ended",
+                f"it was not ready within {limit:g} s (--start-timeout)",
+            )
+        )
+
+    # What is decided.
+
+    def _hear(self, happened: lifewords.Input) -> None:
+        self._carryOut(self._life.hear(happened))
+
+    def _carryOut(self, decisions: Sequence[lifewords.Decision]) -> None:
+        for decision in decisions:
+            self._do(decision)
+
+    def _do(self, decision: lifewords.Decision) -> None:
+        match decision:
+            case lifewords.Watch():
+                self._pulse.start()
+            case lifewords.Unwatch():
+                self._starting.cancel()
+                self._pulse.stop()
+            case lifewords.SayTerminate(delay, others):
+                self._control.call(commands.Terminate, delay=delay, others=others)
+            case lifewords.SendTerm():
+                self._process.signal(_SIGTERM)
+            case lifewords.AllowDrain(delay):
+                self._allow(delay + self._limits.shutdown)
+            case lifewords.AllowTime():
+                self._allow(self._limits.shutdown)
+            case lifewords.AwaitExit():
+                self._later(_REAP_TIME, lifewords.LivesOn(_MUTE))
+            case lifewords.Warn(seconds):
+                _log.warn(
+                    "worker {id} has not answered for {seconds:.1f} s",
+                    id=self.id,
+                    seconds=seconds,
+                )
+            case lifewords.ShowStacks(what, why, stopped):
+                self._showStacks(what, why, stopped)
+            case lifewords.Kill(why):
+                self._kill(why)
+            case lifewords.TellReady():
+                _log.info(
+                    "worker {id} is ready after {seconds:.2f} s",
+                    id=self.id,
+                    seconds=self.lifetime,
+                )
+                self._owner.workerReady(self)
+            case lifewords.TellLeaving():
+                self._owner.workerLeaving(self)
+            case lifewords.TellRecycling(why):
+                self._owner.workerWantsRecycling(self, why)
+            case lifewords.Forget():
+                self._timers.cancel()
+                self.conversation.close(f"worker {self.id} is gone")
+
+    def _allow(self, seconds: float) -> None:
+        why = f"it did not stop within {seconds:g} s"
+        self._timers.limit(seconds, lambda: self._hear(lifewords.TimeOver(why)))
+
+    def _later(self, seconds: float, happens: lifewords.Input) -> None:
+        self._timers.later(seconds, lambda: self._hear(happens))
+
+    def _showStacks(self, what: str, why: str, stopped: bool) -> None:
         _log.error(
-            "worker {id} (pid {pid}) is not ready after {limit} s and is ended; its "
-            "Python stacks follow",
+            "worker {id} (pid {pid}) {what}; {how}",
             id=self.id,
             pid=self.pid,
-            limit=self._limits.start,
+            what=what,
+            how="it is stopped (SIGSTOP)" if stopped else "its Python stacks follow",
         )
-        self._dumpAndKill(
-            f"it was not ready within {self._limits.start:g} s (--start-timeout)", False
-        )
-
-    def _dumpAndKill(self, why: str, stopped: bool) -> None:
-        self._doomed = True
         if not stopped:
             self._process.signal(STACKS_SIGNAL)
-        self._timers.later(0.0 if stopped else _STACKS_TIME, lambda: self.kill(why))
+        self._later(0.0 if stopped else _STACKS_TIME, lifewords.ToldToDie(why))
 
-    def _stopping(self) -> None:
-        if self.state in ("stopping", "dead"):
-            return
-        self._timers.cancel()
-        self.state = "stopping"
-        limit = self._limits.shutdown
-        self._timers.limit(
-            limit, lambda: self.kill(f"it did not stop within {limit:g} s")
-        )
+    def _kill(self, why: str) -> None:
+        self._killedFor = self._killedFor or why
+        self._process.signal(_SIGKILL)
 
     # How things are sent.
 
