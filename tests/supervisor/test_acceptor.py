@@ -27,8 +27,10 @@ from twisted_cluster.policy.balance import RoundRobin, Sticky
 from twisted_cluster.sockets.wire.blocking import identify
 from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import acceptor as acceptors
+from twisted_cluster.supervisor import peeking
 from twisted_cluster.supervisor.acceptor import BURST, Acceptor
 from twisted_cluster.supervisor.intake import WINDOW, Intake
+from twisted_cluster.supervisor.peeking import Peeks
 from twisted_cluster.testing import DescriptorReactor
 
 NUMBER = 5
@@ -121,6 +123,7 @@ class AcceptorTestCase(SynchronousTestCase):
         self.server = self.listen()
         self.workers: dict[int, Worker] = {}
         self.clients: list[socket.socket] = []
+        self.peeks = Peeks()
         self.acceptor = self.make(RoundRobin())
 
         def end() -> None:
@@ -144,7 +147,7 @@ class AcceptorTestCase(SynchronousTestCase):
         """
         Make the acceptor.
         """
-        acceptor = Acceptor(self.reactor, self.server, "tcp:test", NUMBER)
+        acceptor = Acceptor(self.reactor, self.server, "tcp:test", NUMBER, self.peeks)
         acceptor.change("test", balancer)
         return acceptor
 
@@ -923,20 +926,67 @@ class PeekingTests(AcceptorTestCase):
 
     def test_most(self) -> None:
         """
-        Only so many are looked at; the others wait in the backlog until one of
-        these is done.
+        Only so many are looked at.  When one more comes, the oldest gets a worker
+        by what it has sent so far, and nobody else waits for that.
         """
-        self.patch(acceptors, "MOST_PEEKED", 3)
-        self.join(1)
-        clients = self.connect(5)
-        self.assertNotIn(self.acceptor, self.reactor.getReaders())
-        for client in clients[3:]:
-            client.send(b"0\n")
-        self.reactor.elapse(0.5)
-        self.assertEqual(self.shares, {1: 0})
-        clients[0].send(b"0\n")
+        self.patch(peeking, "MOST", 3)
+        self.join(1, 2)
+        silent = self.connect(3)
+        self.assertEqual(self.balancer.asked, [])
+        [client] = self.connect()
+        [asked] = self.balancer.asked
+        self.assertEqual((asked.firstBytes, asked.final), (b"", True))
+        self.assertTrue(self.isAnswered(silent[0]))
+        client.send(b"1\n")
         self.reactor.settle()
-        self.assertEqual(self.shares, {1: 3})
+        self.assertTrue(self.isAnswered(client))
+        self.assertFalse(any(map(self.isAnswered, silent[1:])))
+
+    def test_mostOfAll(self) -> None:
+        """
+        That many of all addresses together, and those of an address that is closed
+        count no more.
+        """
+        self.patch(peeking, "MOST", 3)
+        self.join(1)
+        other = Acceptor(self.reactor, self.server, "tcp:other", NUMBER, self.peeks)
+        other.change("test", self.told(firstBytes=8, patience=2.0))
+        self.connect(3)
+        self.acceptor.leave(1)
+        other.join(self.workers[1].intake)
+        self.reactor.settle()
+        silent = self.connect(2)
+        # Those that give way have no worker yet.
+        self.assertEqual(self.shares, {1: 0})
+        self.acceptor.close()
+        self.connect(1)
+        self.assertEqual(self.shares, {1: 0})
+        self.connect(1)
+        self.assertEqual(self.shares, {1: 1})
+        self.assertTrue(self.isAnswered(silent[0]))
+        other.close()
+
+    def test_mostByExit(self) -> None:
+        """
+        When the balancer raises what should end the process, the connection that it
+        was asked about is closed, and looked at no more.
+        """
+        self.patch(peeking, "MOST", 1)
+
+        def leave(connection: Connection, candidates: Sequence[Candidate]) -> Candidate:
+            raise SystemExit(1)
+
+        self.balancer.answer = leave
+        self.join(1)
+        [oldest] = self.connect()
+        with self.assertRaises(SystemExit):
+            self.connect()
+        self.assertEqual(oldest.recv(1), b"")
+        self.balancer.answer = self.byLine
+        [other] = self.connect()
+        other.send(b"0\n")
+        self.reactor.settle()
+        self.assertTrue(self.isAnswered(other))
 
     def test_workersGone(self) -> None:
         """
@@ -1049,7 +1099,7 @@ class MovingTests(AcceptorTestCase):
         An acceptor whose workers all accept by themselves so far.
         """
         self.acceptor.close()
-        return Acceptor(self.reactor, self.server, "tcp:test", NUMBER)
+        return Acceptor(self.reactor, self.server, "tcp:test", NUMBER, Peeks())
 
     def test_mixed(self) -> None:
         """

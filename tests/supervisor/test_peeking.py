@@ -115,6 +115,17 @@ class PeekTests(SynchronousTestCase):
         self.assertLess(len(self.seen), 15)
         self.assertEqual(self.seen[-1], (b"a", True))
 
+    def test_settle(self) -> None:
+        """
+        Somebody else may say that no more is waited for: what is there is all.
+        """
+        self.peek.start()
+        self.send(b"a")
+        self.peek.settle()
+        self.assertEqual(self.done, 1)
+        self.peek.settle()
+        self.assertOver((b"a", False), (b"a", True))
+
     def test_patience(self) -> None:
         """
         When the time is over, that is all, once, even if nothing came.

@@ -32,7 +32,7 @@ from twisted_cluster.interfaces import Candidate, Connection, IBalancer
 from twisted_cluster.policy.balance import KERNEL, RoundRobin
 from twisted_cluster.supervisor.accepted import GONE, Accepted
 from twisted_cluster.supervisor.intake import Intake
-from twisted_cluster.supervisor.peeking import Peek
+from twisted_cluster.supervisor.peeking import Peek, Peeks
 
 _log = Logger("twisted_cluster")
 
@@ -40,11 +40,6 @@ BURST: Final = 64
 """
 The most connections that are accepted before others of the watcher's affairs
 have their turn.
-"""
-
-MOST_PEEKED: Final = 1024
-"""
-The most connections whose first bytes may be waited for.
 """
 
 _PAUSE: Final = 0.1
@@ -69,10 +64,12 @@ class Acceptor:
         skt: socket.socket,
         address: str,
         number: int,
+        peeks: Peeks,
     ) -> None:
         """
         @param skt: a listening, non-blocking socket; it is duplicated.
         @param address: what it is bound to, for balancers and the log.
+        @param peeks: those of all addresses.
         @raise OSError: when it cannot be duplicated.
         """
         self._reactor = reactor
@@ -85,6 +82,7 @@ class Acceptor:
         self._available: Optional[tuple[Candidate, ...]] = None
         self._anyWaits = False
         self._waiting: deque[Accepted] = deque()
+        self._allPeeks = peeks
         self._peeks: set[Peek] = set()
         self._reading = False
         self._next: Optional[IDelayedCall] = None
@@ -158,8 +156,10 @@ class Acceptor:
             if call is not None and call.active():
                 call.cancel()
         self._socket.close()
-        while self._peeks:
-            self._peeks.pop().close()
+        for peek in self._peeks:
+            self._allPeeks.discard(peek)
+            peek.close()
+        self._peeks.clear()
         while self._waiting:
             self._waiting.popleft().socket.close()
 
@@ -262,7 +262,6 @@ class Acceptor:
             and self._anyWaits
             and not self._waiting
             and self._pause is None
-            and len(self._peeks) < MOST_PEEKED
             and not self._closed
         )
 
@@ -346,8 +345,7 @@ class Acceptor:
 
         def done() -> None:
             self._peeks.discard(peek)
-            if not self._reading:
-                self.changed()
+            self._allPeeks.discard(peek)
 
         peek = Peek(
             self._reactor,
@@ -358,7 +356,7 @@ class Acceptor:
             done,
         )
         self._peeks.add(peek)
-        peek.start()
+        self._allPeeks.start(peek)
 
     def _goOn(self) -> None:
         self._next = None

@@ -22,6 +22,7 @@ from twisted_cluster.sockets.wire.blocking import Identity, identify
 from twisted_cluster.supervisor.acceptor import Acceptor
 from twisted_cluster.supervisor.balancers import loadBalancer, verifyBalancer
 from twisted_cluster.supervisor.intake import Intake
+from twisted_cluster.supervisor.peeking import Peeks
 
 _log = Logger("twisted_cluster")
 
@@ -45,6 +46,7 @@ class Distributor:
         self._intakes: dict[int, Intake] = {}
         self._acceptors: dict[Address, Acceptor] = {}
         self._sockets: dict[Address, Identity] = {}
+        self._peeks = Peeks()
         self._count = 0
 
     def intake(self, worker: int, slot: int) -> Intake:
@@ -88,7 +90,11 @@ class Distributor:
         identity = identify(bound.socket)
         if acceptor is None:
             acceptor = self._acceptors[address] = Acceptor(
-                self._reactor, bound.socket, str(address), self._count + 1
+                self._reactor,
+                bound.socket,
+                str(address),
+                self._count + 1,
+                self._peeks,
             )
             self._count += 1
             self._sockets[address] = identity

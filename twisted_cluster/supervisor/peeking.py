@@ -1,5 +1,5 @@
 """
-Looks at the first bytes of a connection, and leaves them where they are.
+Looks at the first bytes of connections, and leaves them where they are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from typing import Any, Final, Optional
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+MOST: Final = 1024
+"""
+The most connections whose first bytes are waited for.
+"""
 
 _AGAIN: Final = 0.01
 """Seconds until bytes that were not enough are looked at again, since the kernel
@@ -64,6 +69,13 @@ class Peek:
         self._limit = self._reactor.callLater(self._patience, self._look, True)
         self._look(False)
 
+    def settle(self) -> None:
+        """
+        Wait no more: what is there is all there will be.
+        """
+        if not self._over:
+            self._look(True)
+
     def close(self) -> None:
         """
         Look no more, and close the connection, if it is not the caller's yet.
@@ -113,7 +125,11 @@ class Peek:
             self._reactor.addReader(self)
             return
         final = final or ended or len(data) >= self._most or self._isLast()
-        enough = self._seen(data, final)
+        try:
+            enough = self._seen(data, final)
+        except BaseException:
+            self._gone()
+            raise
         if self._over:
             return
         if enough:
@@ -143,3 +159,33 @@ class Peek:
             if call is not None and call.active():
                 call.cancel()
         self._reactor.removeReader(self)
+
+
+class Peeks:
+    """
+    The connections that are being looked at, of all addresses, oldest first.
+
+    There are at most L{MOST}, so that clients who say nothing can neither use up
+    the watcher's open files nor keep others waiting.
+    """
+
+    def __init__(self) -> None:
+        self._peeks: dict[Peek, None] = {}
+
+    def start(self, peek: Peek) -> None:
+        """
+        Look at another, which L{discard} is told of when it is over.  When that is
+        one too many, the oldest waits no more.
+        """
+        self._peeks[peek] = None
+        peek.start()
+        while len(self._peeks) > MOST:
+            oldest = next(iter(self._peeks))
+            self.discard(oldest)
+            oldest.settle()
+
+    def discard(self, peek: Peek) -> None:
+        """
+        One is over.
+        """
+        self._peeks.pop(peek, None)
