@@ -638,6 +638,30 @@ class ChannelTests(IncomingTestCase):
         self.attach()
         self.assertEqual(self.answers, [ENDS])
 
+    def test_takesAll(self) -> None:
+        """
+        All that the watcher has sent can be taken at once, before the reactor sees
+        it; without a channel, that is nothing.
+        """
+        self.incoming.takeAll()
+        self.attach()
+        port = self.tcp()
+        clients = self.connect(port, 3)
+        for skt in self.given:
+            self.watcher.send(skt.fileno(), LISTENER.pack(NUMBER), None)
+        self.watcher.flush()
+        self.incoming.takeAll()
+        self.assertEqual(len(self.factory.protocols), 3)
+        self.reactor.settle()
+        self.assertEqual(self.answers, [None] * 3)
+        for client in clients:
+            self.assertEchoes(client)
+            self.hangUp(client)
+        self.watcher.abort()
+        self.incoming.takeAll()
+        self.reactor.settle()
+        self.incoming.takeAll()
+
     def test_garbage(self) -> None:
         """
         A connection whose data makes no sense ends the channel, and the log says

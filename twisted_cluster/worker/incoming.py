@@ -173,6 +173,13 @@ class Incoming:
         self._handover.send(descriptor, LISTENER.pack(numbers[0]) + unread, outcome)
         return outcome
 
+    def takeAll(self) -> None:
+        """
+        Take what the watcher has sent by now.
+        """
+        if self._handover is not None:
+            self._handover.drain()
+
     def stop(self) -> None:
         """
         The worker ends: give back all that is not taken, from now on.

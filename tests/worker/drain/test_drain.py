@@ -208,6 +208,23 @@ class AcceptingTests(DrainTestCase):
         assert why is not None
         self.assertIn("it ends", why)
 
+    def test_onTheWay(self) -> None:
+        """
+        When no other worker serves, what the watcher has sent is taken, and asked to
+        end.
+        """
+        [client] = self.connect(self.tcp())
+        self.watcher.send(self.given[0].fileno(), LISTENER.pack(NUMBER), None)
+        self.watcher.flush()
+        over = self.begin(others=False)
+        self.assertEqual(self.counts, [1])
+        self.assertNoResult(over)
+        self.reactor.settle()
+        self.assertEqual(self.answers, [None])
+        self.assertEqual(self.counts, [1])
+        self.hangUp(client)
+        self.successResultOf(over)
+
 
 class AskingTests(DrainTestCase):
     """

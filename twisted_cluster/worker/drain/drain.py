@@ -4,7 +4,8 @@ Lets the connections of a worker end before it leaves.
 The rules:
 
   1. First, nothing is accepted any more.  What the kernel may have woken this worker
-     for is accepted before that; when no other worker serves, all that waits is.
+     for is accepted before that; when no other worker serves, all that waits is, and
+     what the watcher has sent is taken.
   2. Then each connection is asked to end, by its protocol's L{IDrainable}; one
      without is left alone.  What begins later, by the program's own doing, is asked
      likewise.
@@ -78,6 +79,7 @@ class Drain:
             self._move = self._incoming.sendBack
         else:
             self._idle = 0.0
+            self._incoming.takeAll()
         for port in list(self._connections.ports):
             self._close(port, others)
         self._incoming.stop()
