@@ -92,6 +92,28 @@ Echoes, and says good-bye when it is to drain.
 """
 
 
+PASSIVE = """
+import os, sys
+from twisted.internet import endpoints, reactor
+from twisted.internet.protocol import Factory
+from twisted.protocols.basic import LineReceiver
+from twisted_cluster import cluster
+
+class Passive(LineReceiver):
+    delimiter = b"\\n"
+    def lineReceived(self, line):
+        port = reactor.listenTCP(0, Factory.forProtocol(Passive), interface="127.0.0.1")
+        self.sendLine(b"%d" % port.getHost().port)
+
+endpoints.serverFromString(reactor, sys.argv[1]).listen(Factory.forProtocol(Passive))
+cluster.whenStopping().addCallback(lambda _: print("it is told:", os.getpid()))
+reactor.run()
+"""
+"""
+Opens a port whenever it is asked, and tells its number, as FTP does.
+"""
+
+
 class Browser(Call):
     """
     A client that keeps its connection.
@@ -467,6 +489,33 @@ class KernelTests(WebTestCase):
             "1 of Greeter"
         )
         await self.gone([old])
+        await until(lambda: bool(restarted))
+        self.assertEqual(restarted, [None])
+
+    async def test_ownPorts(self) -> None:
+        """
+        Ports that a worker has opened for its clients, as FTP's, accept until it is
+        gone: before it was told to leave, and afterwards.
+        """
+        path = self.program(PASSIVE)
+        watcher = await self.serving([path, TCP], 1, balance=self.balance)
+        call = await connect(portOf(watcher))
+
+        async def another() -> int:
+            call.data = b""
+            call.say(b"another\n")
+            await until(lambda: call.data.endswith(b"\n"))
+            return int(call.data)
+
+        early = await another()
+        restarted = self.started(watcher.restart())
+        await self.pidOfStopping()
+        for port in (await another(), early):
+            transfer = await connect(port)
+            transfer.say(b"one more\n")
+            await until(lambda each=transfer: each.data.endswith(b"\n"))  # type: ignore[misc]  # mypy cannot type a lambda with a default
+            await transfer.hangUp()
+        await call.hangUp()
         await until(lambda: bool(restarted))
         self.assertEqual(restarted, [None])
 

@@ -408,6 +408,25 @@ class TCPTests(HookedTestCase):
         self.assertNotIn(f"tcp:127.0.0.1:{local.getHost().port}", self.addresses())
         self.assertFalse(self.socketClient.opened)
 
+    def test_known(self) -> None:
+        """
+        Ports on sockets that other workers have, too, are known as long as they
+        listen; those of this worker alone are not.
+        """
+        shared = self.tcp()
+        with socket.create_server(("127.0.0.1", 0)) as skt:
+            adopted = tcp.Port._fromListeningDescriptor(
+                self.reactor, skt.fileno(), skt.family, self.factory()
+            )
+        adopted.startListening()
+        self.ports.append(adopted)
+        with listenMode("local"):
+            self.tcp()
+        self.assertEqual(self.connections.ports, {shared, adopted})
+        for port in (shared, adopted):
+            self.stop(port)
+        self.assertEqual(self.connections.ports, set())
+
     def test_backlog(self) -> None:
         """
         The program's backlog is honoured if it is the larger.

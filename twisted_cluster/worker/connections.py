@@ -18,7 +18,7 @@ class Connections:
     """
     What is open.
 
-    @ivar ports: the stream ports that listen, by whatever way.
+    @ivar ports: the stream ports that listen on sockets which other workers have, too.
     @ivar live: the transports of the connections that others made to here.
     @ivar count: how many there have been.
     @ivar made: called with the transport of each new one, which its protocol does

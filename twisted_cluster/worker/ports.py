@@ -68,7 +68,8 @@ def installPorts(
     Make every port that is opened from now on ask for its socket.
 
     @param incoming: where those connections come from that the watcher accepted.
-    @param connections: what is to know of the ports.
+    @param connections: what is to know of the ports on sockets that others have,
+        too.
     @return: what undoes it, for ports that are opened afterwards.
     @raise ClusterError: when the installed Twisted is not built as expected;
         nothing was changed.
@@ -153,11 +154,12 @@ class _Ports:
         return restore
 
     def startTCP(self, port: Any) -> None:
-        if port._preexistingSocket is not None:
+        adopted = port._preexistingSocket is not None
+        if adopted:
             self._startTCP(port)
         else:
             self._openTCP(port)
-        self._opened(port)
+        self._opened(port, adopted)
 
     def _openTCP(self, port: Any) -> None:
         if not _ordinary(port.port, port.backlog, port.interface):
@@ -177,12 +179,13 @@ class _Ports:
         self._startShared(port, shared, self._startTCP)
 
     def startUNIX(self, port: Any) -> None:
-        if port._preexistingSocket is not None:
+        adopted = port._preexistingSocket is not None
+        if adopted:
             skt, port._preexistingSocket = port._preexistingSocket, None
             adoptUNIX(port, skt)
         else:
             self._openUNIX(port)
-        self._opened(port)
+        self._opened(port, adopted)
 
     def _openUNIX(self, port: Any) -> None:
         path = getattr(port, "_bindPath", port.port)
@@ -323,8 +326,9 @@ class _Ports:
                 self._asker.ownFailed(address, error.socketError)
             raise
 
-    def _opened(self, port: Any) -> None:
-        self._connections.ports.add(port)
+    def _opened(self, port: Any, adopted: bool) -> None:
+        if adopted or hasattr(port, "_clusterAddress"):
+            self._connections.ports.add(port)
         if self._asker.mustWait():
             port.stopReading()
             self._asker.whenReady(

@@ -5,7 +5,8 @@ The rules:
 
   1. First, nothing is accepted any more.  What the kernel may have woken this worker
      for is accepted before that; when no other worker serves, all that waits is, and
-     what the watcher has sent is taken.
+     what the watcher has sent is taken.  Ports that are this worker's own, as FTP
+     opens them for transfers, accept on, as nobody else would.
   2. Then each connection is asked to end, by its protocol's L{IDrainable}; one
      without is left alone.  What begins later, by the program's own doing, is asked
      likewise.
