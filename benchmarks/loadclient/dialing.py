@@ -64,6 +64,7 @@ class PlainWire:
         self._dialed = dialed
         self._unsent = b""
         self._writing = False
+        self._error: Optional[OSError] = None
         self._socket: Optional[socket.socket] = None
 
     def dial(self, port: int) -> None:
@@ -107,8 +108,10 @@ class PlainWire:
             sent = made.send(self._unsent) if self._unsent else 0
         except (BlockingIOError, InterruptedError):
             sent = 0
-        except OSError:
-            # Reading tells what came before, and why.
+        except OSError as error:
+            # Reading tells what came before; but why it ended is told only once.
+            if error.errno != errno.EPIPE:
+                self._error = error
             self._unsent = b""
             sent = 0
         self._unsent = self._unsent[sent:]
@@ -134,7 +137,7 @@ class PlainWire:
                 self._lose(error)
                 return
             if not data:
-                self._lose(None)
+                self._lose(self._error)
                 return
             self._dialed.dataReceived(data)
 

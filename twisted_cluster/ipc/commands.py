@@ -150,6 +150,15 @@ class Stopping(amp.Command):
     requiresAnswer = False
 
 
+class Draining(amp.Command):
+    """
+    Worker to watcher: I accept no more connections.
+    """
+
+    arguments: ClassVar[Arguments] = []
+    requiresAnswer = False
+
+
 class Recycle(amp.Command):
     """
     Worker to watcher: replace me, for the reason C{why}; I serve on until then.

@@ -24,6 +24,8 @@ class Hearer(Shape):
 
     def greeted(self, version: str) -> None: ...
 
+    def drains(self) -> None: ...
+
     def wantsRecycling(self, why: str) -> None: ...
 
 
@@ -67,6 +69,14 @@ class WatcherProtocol(ControlProtocol):
         The worker ends by itself.
         """
         self._worker.announcedStop()
+        return {}
+
+    @commands.Draining.responder
+    def draining(self) -> dict[str, object]:
+        """
+        The worker accepts no more connections.
+        """
+        self._worker.drains()
         return {}
 
     @commands.Recycle.responder

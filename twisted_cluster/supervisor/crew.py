@@ -13,7 +13,6 @@ from typing import Any, Optional, Union
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
@@ -28,13 +27,14 @@ from twisted_cluster.ipc import codec
 from twisted_cluster.ipc.inbox import Inbox
 from twisted_cluster.ipc.settings import WorkerSettings
 from twisted_cluster.policy import fleet
-from twisted_cluster.policy.backoff import exponentialBackoff
 from twisted_cluster.policy.recycling import NEVER, RecycleLimits
-from twisted_cluster.policy.restarts import CrashLoop, Respawn, RestartPolicy
+from twisted_cluster.policy.restarts import CrashLoop, Respawn
 from twisted_cluster.supervisor.death import Death, foundAddressTaken
 from twisted_cluster.supervisor.formers import Formers
 from twisted_cluster.supervisor.handle import Limits, WorkerHandle
+from twisted_cluster.supervisor.killcounts import KillWatch
 from twisted_cluster.supervisor.listeners import Listeners
+from twisted_cluster.supervisor.pauses import HEALTHY_AFTER, Pauses
 from twisted_cluster.supervisor.process import ClusterReactor
 from twisted_cluster.supervisor.recycler import Recycler
 
@@ -46,10 +46,6 @@ _STATUSES = {"load": 4, "usage": 2, "help": 0, "checked": 0}
 _NEVER_READY = 3
 _USAGE = 2
 """What programs exit with when they refuse their options, argparse's for one."""
-_HEALTHY_AFTER = 5.0
-"""Seconds of life after which a death is no early one."""
-_MOST_DEATHS = 5
-"""Early deaths in a row that make a crash loop."""
 _COMPLAIN_EVERY = 60.0
 """Seconds between two complaints about a crash loop."""
 
@@ -114,14 +110,15 @@ class Crew:
         self._exitOnCrashLoop = exitOnCrashLoop
         self._drainDelay = drainDelay
         self._recycler = Recycler(reactor, recycle, self._recycle)
-        self._policies: dict[int, RestartPolicy] = {}
-        self._pauses: dict[int, IDelayedCall] = {}
+        self._pauses = Pauses(reactor, self._resume)
         self._formers = Formers(listeners, limits.start / 2)
         self._responder: Optional[Responder] = None
         self._reason: Optional[Exception] = None
         self._status = _NEVER_READY
         self._complained = -_COMPLAIN_EVERY
         self._hinted = False
+        self._accepting: set[int] = set()
+        self._kills = KillWatch(reactor)
         self.handles: dict[int, WorkerHandle] = {}
 
     def start(self, settings: WorkerSettings, inherited: Sequence[int]) -> None:
@@ -134,21 +131,21 @@ class Crew:
         """
         self._settings = settings
         self._inherited = inherited
+        self._kills.start()
         self.act(self._plan.start())
 
     def restart(self) -> None:
         """
         Replace all workers, and wait for nothing before that.
         """
-        self._endPauses()
+        self._pauses.drop()
         self.act(self._plan.restart())
 
     def scale(self, workers: int) -> None:
         """
         Change the number of workers.
         """
-        for slot in [slot for slot in self._pauses if slot >= workers]:
-            self._pauses.pop(slot).cancel()
+        self._pauses.drop(workers)
         self.act(self._plan.scale(workers))
 
     def kill(self, why: str) -> None:
@@ -195,6 +192,7 @@ class Crew:
         """
         self._formers.workerReady(worker.slot, worker.id)
         self._listeners.workerReady(worker.id)
+        self._accepting.add(worker.id)
         if worker.pid is not None:
             self._recycler.watch(worker.id, worker.pid)
         self.act(self._plan.ready(worker.id))
@@ -206,10 +204,18 @@ class Crew:
         """
         self._listeners.workerStopping(worker.id)
         self._recycler.forget(worker.id)
-        healthy = worker.lifetime >= _HEALTHY_AFTER
+        healthy = worker.lifetime >= HEALTHY_AFTER
         if healthy:
-            self._policyOf(worker.slot).workerDied(worker.lifetime)
+            self._pauses.policyOf(worker.slot).workerDied(worker.lifetime)
         self.act(self._plan.leaving(worker.id, pause=not healthy))
+
+    def workerDrains(self, worker: WorkerHandle) -> None:
+        """
+        A worker accepts no more connections.  When none does, none is to come.
+        """
+        self._accepting.discard(worker.id)
+        if self._plan.stopping and not self._accepting:
+            self._listeners.refuse()
 
     def workerWantsRecycling(self, worker: WorkerHandle, why: str) -> None:
         """
@@ -222,6 +228,12 @@ class Crew:
         A worker's process has ended.
         """
         self._bury(worker, death)
+
+    def whoKilled(self) -> str:
+        """
+        Say whether the kernel killed the worker whose death is known now.
+        """
+        return self._kills.hint()
 
     def forward(self, sender: int, to: int, encoded: bytes) -> Optional[BaseException]:
         """
@@ -245,6 +257,7 @@ class Crew:
         self._formers.workerDied(worker.slot, worker.id)
         self._listeners.workerGone(worker.id)
         self._recycler.forget(worker.id)
+        self.workerDrains(worker)
         if death.failing is None:
             why = f"worker {worker.id} {death.how}"
             log = _log.info if death.expected else _log.error
@@ -262,12 +275,12 @@ class Crew:
             self._hint()
         decision: Union[Respawn, CrashLoop] = Respawn(0.0)
         if self._plan.needs(worker.id):
-            decision = self._policyOf(worker.slot).workerDied(death.lifetime)
+            decision = self._pauses.policyOf(worker.slot).workerDied(death.lifetime)
         self.act(self._plan.died(worker.id, why, decision.delay > 0))
         looping = isinstance(decision, CrashLoop)
         ends = self._plan.stopping or (looping and self._exitOnCrashLoop)
         if decision.delay > 0 and not ends:
-            self._pause(worker.slot, decision.delay)
+            self._pauses.begin(worker.slot, decision.delay)
         if isinstance(decision, CrashLoop):
             self._crashLoops(worker.slot, decision.deaths, why)
 
@@ -280,27 +293,8 @@ class Crew:
                 "run one worker"
             )
 
-    def _policyOf(self, slot: int) -> RestartPolicy:
-        policy = self._policies.get(slot)
-        if policy is None:
-            policy = RestartPolicy(_HEALTHY_AFTER, _MOST_DEATHS, exponentialBackoff())
-            self._policies[slot] = policy
-        return policy
-
-    def _pause(self, slot: int, delay: float) -> None:
-        _log.info(
-            "slot {slot} gets its next worker in {delay:.1f} s", slot=slot, delay=delay
-        )
-        self._pauses[slot] = self._reactor.callLater(delay, self._resume, slot)
-
     def _resume(self, slot: int) -> None:
-        del self._pauses[slot]
         self.act(self._plan.resume(slot))
-
-    def _endPauses(self) -> None:
-        pauses, self._pauses = self._pauses, {}
-        for pause in pauses.values():
-            pause.cancel()
 
     def _crashLoops(self, slot: int, deaths: int, why: str) -> None:
         text = f"the workers of slot {slot} keep dying: {deaths} early deaths in a row"
@@ -337,7 +331,8 @@ class Crew:
                 self._listeners.settle(list(self.handles))
                 self._events.settled()
             elif isinstance(action, fleet.Ended):
-                self._endPauses()
+                self._pauses.drop()
+                self._kills.stop()
                 self._events.ended(self._reason)
 
     def _spawn(self, action: fleet.Spawn) -> None:

@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Final, Optional
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_cluster.supervisor.cgroups import controlGroups, linesOf
 
 _FILES: Final = {1: "memory.oom_control", 2: "memory.events"}
 """Where a control group of that version says how many were killed in it."""
+
+
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks."""
 
 
 @attrs.define
@@ -123,6 +128,38 @@ class KillCounts:
             if group.isOurs
         )
         return next(filter(None, counts), None)
+
+
+class KillWatch:
+    """
+    Looks at the counts from time to time.
+    """
+
+    def __init__(self, clock: IReactorTime, root: str = "/") -> None:
+        self._clock = clock
+        self._counts = KillCounts(root)
+        self._next: Optional[IDelayedCall] = None
+
+    def start(self) -> None:
+        """
+        Begin, before the first worker is started.
+        """
+        self._counts.look()
+        self._next = self._clock.callLater(_LOOK_EVERY, self.start)
+
+    def stop(self) -> None:
+        """
+        Look no more.
+        """
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def hint(self) -> str:
+        """
+        See L{KillCounts.hint}.
+        """
+        return self._counts.hint()
 
 
 def _read(path: Path) -> Optional[int]:

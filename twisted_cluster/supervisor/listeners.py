@@ -294,6 +294,18 @@ class Listeners:
             grace=self._grace,
         )
 
+    def refuse(self) -> None:
+        """
+        Have the kernel refuse connections from now on: nobody would accept them.
+        Otherwise they would wait, and be reset when the sockets are closed.
+        """
+        for listener in self._sockets:
+            if listener.bound.address.kind != "udp":
+                try:
+                    listener.bound.socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
     def closeAll(self) -> None:
         """
         Close every socket, and remove what is left of them in the file system.

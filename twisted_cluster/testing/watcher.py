@@ -151,7 +151,7 @@ class PlayedWatcher:
         """
         Tell the worker to leave.
         """
-        self._protocol.call(Terminate)
+        self._protocol.call(Terminate, delay=0.0, others=False)
         self.pump()
 
     def pump(self) -> None:

@@ -113,6 +113,7 @@ class Worker:
             self._stopReactor()
         else:
             drained = self.drain.begin(self.reactor, self._others)
+            self.link.draining()
             drained.addCallback(lambda _: self._stopReactor())
 
     def _stopReactor(self) -> None:

@@ -134,6 +134,14 @@ class Link:
             if not self._closed:
                 self._protocol.call(commands.Stopping)
 
+    def draining(self) -> None:
+        """
+        Say that the worker accepts no more connections.
+        """
+        with self._lock:
+            if not self._closed:
+                self._protocol.call(commands.Draining)
+
     def recycle(self, why: str) -> None:
         """
         Say that the worker wants to be replaced, and serves on until it is.
