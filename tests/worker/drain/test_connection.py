@@ -19,7 +19,7 @@ from tests.worker.receiving import Echo
 from twisted_cluster.errors import NotTransferable, TransferFailed
 from twisted_cluster.interfaces import IDrain
 from twisted_cluster.sockets.clients.detach import ConnectionTransferred
-from twisted_cluster.worker.drain.connection import ConnectionDrain
+from twisted_cluster.worker.drain.connection import GOODBYE, ConnectionDrain
 
 MUCH = 8_000_000
 """More than the kernel takes while the client does not read."""
@@ -340,6 +340,36 @@ class WrappedTests(DrainingTestCase):
         self.reactor.settle()
         self.assertEqual(client.recv(100), b"hello")
         self.assertTrue(drain.close())
+        self.reactor.settle()
+        self.assertEqual(client.recv(100), b"good bye")
+        self.assertEqual(client.recv(100), b"")
+        drain.look()
+        self.assertEqual(protocol.life, ["made", "lost"])
+
+    def test_noGoodBye(self) -> None:
+        """
+        A client that does not answer the good-bye is hung up on after a while, as
+        soon as it has read all.
+        """
+
+        class Waiting(ProtocolWrapper):
+            def loseConnection(self) -> None:
+                self.transport.write(b"good bye")  # type: ignore[union-attr]
+
+        wrapping: Any = WrappingFactory(self.factory)
+        wrapping.protocol = Waiting
+        wrapping.noisy = False
+        port = self.tcp(wrapping)
+        client, protocol = self.served(port)
+        transport = protocol.transport.transport
+        drain = ConnectionDrain(transport, self.reactor, 5.0, None)
+        drain.look()
+        self.assertTrue(drain.close())
+        self.reactor.elapse(GOODBYE / 2)
+        drain.look()
+        self.assertFalse(transport.disconnecting)
+        self.reactor.elapse(GOODBYE)
+        drain.look()
         self.reactor.settle()
         self.assertEqual(client.recv(100), b"good bye")
         self.assertEqual(client.recv(100), b"")

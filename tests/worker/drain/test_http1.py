@@ -26,7 +26,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.sockethelpers import Events
-from tests.worker.drain.draining import FakeDrain, Transport, lose
+from tests.worker.drain.served import FakeDrain, Transport, lose
 from twisted_cluster.errors import TransferFailed
 from twisted_cluster.interfaces import IDrain, IDrainable
 from twisted_cluster.worker.drain import http1
@@ -122,13 +122,13 @@ class HTTP1TestCase(SynchronousTestCase):
         drainable.drain(drain)
         return drain
 
-    def assertClosing(self, served: Served, times: int = 1) -> bytes:
+    def assertClosing(self, served: Served) -> bytes:
         """
         The last of the responses says close, no other does, and the connection is
         being closed.
         """
         data = served.got()
-        self.assertEqual(data.count(CLOSE), times and 1)
+        self.assertEqual(data.count(CLOSE), 1)
         self.assertEqual(data.rpartition(b"HTTP/1.")[2].count(CLOSE), 1)
         self.assertTrue(served.transport.disconnecting)
         self.assertEqual(served.drain.moves, [])
@@ -962,7 +962,7 @@ class Anywhere(SynchronousTestCase):
             if served.transport.disconnecting:
                 break
             served.send(piece)
-            while pages.waiting and data.draw(coin, "answer"):
+            while pages.waiting and bool(data.draw(coin, "answer")):
                 pages.waiting.pop().finish()
         while pages.waiting:
             pages.waiting.pop().finish()

@@ -5,8 +5,10 @@ What one connection's protocol may do with it when it is to be drained.
 from __future__ import annotations
 
 import socket
+import termios
 from collections.abc import Callable
-from typing import Any, Optional
+from fcntl import ioctl
+from typing import Any, Final, Optional
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +23,10 @@ Move = Callable[[Any, int, bytes], Deferred[None]]
 Hands a socket to the watcher: called with the transport's port, the descriptor,
 which must stay open until the outcome, and what was read from it and not used.
 """
+
+
+GOODBYE: Final = 1.0
+"""Seconds that a client has to say good-bye in TLS; many that are idle never do."""
 
 
 @implementer(IDrain)
@@ -42,6 +48,7 @@ class ConnectionDrain:
         self.idle = idle
         self.moved = False
         self._move = move
+        self._saidGoodbye: Optional[float] = None
 
     def move(self, unread: bytes = b"") -> Deferred[None]:
         """
@@ -78,6 +85,7 @@ class ConnectionDrain:
         secure = self._secure()
         if secure is not None:
             secure.loseConnection()
+            self._saidGoodbye = self.clock.seconds()
             return True
         try:
             transport.socket.shutdown(socket.SHUT_WR)
@@ -85,6 +93,19 @@ class ConnectionDrain:
             pass
         transport.loseConnection()
         return True
+
+    def look(self) -> None:
+        """
+        Hang up on a client that was said good-bye to in TLS, has read that, and has not
+        answered.  Called from time to time.
+        """
+        since, transport = self._saidGoodbye, self.transport
+        if since is None or transport.disconnected or transport.disconnecting:
+            return
+        if self.clock.seconds() - since >= GOODBYE and not any(
+            ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
+        ):
+            transport.loseConnection()
 
     def _secure(self) -> Any:
         """

@@ -28,7 +28,7 @@ from twisted_cluster.interfaces import IDrainable
 from twisted_cluster.sockets.clients.detach import isReading
 from twisted_cluster.worker.connections import Connections
 from twisted_cluster.worker.drain.adapters import registerAdapters
-from twisted_cluster.worker.drain.connection import ConnectionDrain, Move
+from twisted_cluster.worker.drain.connection import GOODBYE, ConnectionDrain, Move
 from twisted_cluster.worker.incoming import Incoming
 
 _log = Logger("twisted_cluster")
@@ -59,6 +59,7 @@ class Drain:
         self._move: Optional[Move] = None
         self._over: Optional[Deferred[None]] = None
         self._timeout: Optional[IDelayedCall] = None
+        self._next: Optional[IDelayedCall] = None
         self._asked: list[ConnectionDrain] = []
         self._began = 0.0
 
@@ -88,6 +89,7 @@ class Drain:
         for transport in list(self._connections.live):
             self._ask(transport)
         self._timeout = reactor.callLater(self._limit, self._late)
+        self._next = reactor.callLater(GOODBYE, self._lookAtEach)
         self._connections.ended = self._look
         self._look()
         return over
@@ -118,6 +120,11 @@ class Drain:
                 protocol=transport.protocol,
             )
 
+    def _lookAtEach(self) -> None:
+        self._next = self._reactor.callLater(GOODBYE, self._lookAtEach)
+        for each in self._asked:
+            each.look()
+
     def _look(self) -> None:
         if not self._connections.live:
             self._end()
@@ -138,9 +145,10 @@ class Drain:
         over, self._over = self._over, None
         if over is None:
             return
-        if self._timeout is not None:
-            self._timeout.cancel()
-            self._timeout = None
+        for call in (self._timeout, self._next):
+            if call is not None:
+                call.cancel()
+        self._timeout = self._next = None
         if self._asked:
             _log.info(
                 "{count} connections have ended in {seconds:.2f} s; {moved} of them "
