@@ -27,7 +27,7 @@ from twisted_cluster.policy.balance import RoundRobin, Sticky
 from twisted_cluster.sockets.wire.blocking import identify
 from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import acceptor as acceptors
-from twisted_cluster.supervisor import peeking
+from twisted_cluster.supervisor import openfiles, peeking
 from twisted_cluster.supervisor.acceptor import BURST, Acceptor
 from twisted_cluster.supervisor.intake import WINDOW, Intake
 from twisted_cluster.supervisor.peeking import Peeks
@@ -203,6 +203,14 @@ class AcceptorTestCase(SynchronousTestCase):
                     each.send(b"hello")
                     return client.recv(100) == b"hello"
         return False
+
+    def leaveFew(self, count: int) -> None:
+        """
+        Have all but so many descriptors from now on be those that are kept free.
+        """
+        lowest = os.dup(self.server.fileno())
+        os.close(lowest)
+        self.patch(openfiles, "scarce", lambda: lowest + count)
 
     def queued(self) -> int:
         """
@@ -942,6 +950,20 @@ class PeekingTests(AcceptorTestCase):
         self.assertTrue(self.isAnswered(client))
         self.assertFalse(any(map(self.isAnswered, silent[1:])))
 
+    def test_mostOfFiles(self) -> None:
+        """
+        A quarter of the files that may be open, if that is less.
+        """
+        self.patch(openfiles, "limit", lambda: 4000)
+        self.patch(peeking, "MOST", 3)
+        self.join(1)
+        self.connect(3)
+        self.assertEqual(self.balancer.asked, [])
+        self.patch(openfiles, "limit", lambda: 8)
+        self.patch(openfiles, "scarce", lambda: 4000)
+        self.connect()
+        self.assertEqual(len(self.balancer.asked), 2)
+
     def test_mostOfAll(self) -> None:
         """
         That many of all addresses together, and those of an address that is closed
@@ -1277,6 +1299,55 @@ class ExhaustionTests(AcceptorTestCase):
         [text] = self.events.texts
         self.assertIn("No connection can be accepted on tcp:test at the moment", text)
         self.assertIn(why, text)
+
+    def test_keptFree(self) -> None:
+        """
+        Long before, it leaves files for others: it accepts no more until workers
+        have taken what it holds, and says so.
+        """
+        [worker] = self.join(1)
+        worker.takes = False
+        address = self.server.getsockname()
+        clients = [socket.create_connection(address, 10) for _ in range(8)]
+        self.clients += clients
+        self.leaveFew(1)
+        self.reactor.elapse(1.0)
+        self.assertEqual(worker.intake.unanswered, 2)
+        [text] = self.events.texts
+        self.assertIn("only the files that are kept free are left", text)
+        worker.takes = True
+        worker.arrived()
+        # The worker is in this process here, so that there are still few.
+        self.reactor.elapse(2.0)
+        self.assertTrue(all(map(self.isAnswered, clients)))
+
+    def test_keptFreeWhilePeeking(self) -> None:
+        """
+        Then it does not wait for those that say nothing either.
+        """
+        self.told(firstBytes=8, patience=60.0)
+        self.join(1)
+        address = self.server.getsockname()
+        self.clients += [socket.create_connection(address, 10) for _ in range(8)]
+        self.leaveFew(0)
+        self.reactor.elapse(10.0)
+        self.assertEqual(self.shares, {1: 8})
+
+    def test_closedWhileFew(self) -> None:
+        """
+        Nothing is left of it when the balancer closes it at that moment.
+        """
+        balancer = self.told()
+
+        def close(connection: Connection, candidates: Sequence[Candidate]) -> Candidate:
+            self.acceptor.close()
+            return candidates[0]
+
+        balancer.answer = close
+        self.join(1)
+        self.leaveFew(0)
+        self.connect()
+        self.assertEqual(self.shares, {1: 0})
 
     def test_saidAgain(self) -> None:
         """

@@ -5,17 +5,19 @@ The rules:
 
   1. Nothing is accepted unless a worker that does not accept by itself can have
      it at once.  What is not accepted waits in the socket's backlog.
-  2. A connection is held until a worker has said that it took it.  One that comes
+  2. Some of the files that this process may open are left for others of its
+     affairs: where connections that no worker has taken have the rest, no more are
+     accepted.
+  3. A connection is held until a worker has said that it took it.  One that comes
      back, since its worker died or refused it, is given to another before
      anything else is accepted.
-  3. The balancer chooses among the workers that listen on the address, serve, and
+  4. The balancer chooses among the workers that listen on the address, serve, and
      keep up; those that accept by themselves get only what came back, when there
      is no other.  Where it fails or cannot tell, they take turns.
 """
 
 from __future__ import annotations
 
-import math
 import socket
 from collections import deque
 from typing import Any, Final, Optional
@@ -30,9 +32,11 @@ from zope.interface import implementer
 
 from twisted_cluster.interfaces import Candidate, Connection, IBalancer
 from twisted_cluster.policy.balance import KERNEL, RoundRobin
+from twisted_cluster.supervisor import openfiles
 from twisted_cluster.supervisor.accepted import GONE, Accepted
 from twisted_cluster.supervisor.intake import Intake
 from twisted_cluster.supervisor.peeking import Peek, Peeks
+from twisted_cluster.supervisor.seldom import Seldom
 
 _log = Logger("twisted_cluster")
 
@@ -44,8 +48,7 @@ have their turn.
 
 _PAUSE: Final = 0.1
 """Seconds without accepting when this process has too many open files, say."""
-_COMPLAIN_EVERY: Final = 60.0
-"""Seconds between two complaints about the same."""
+_FEW: Final = "only the files that are kept free are left (see RLIMIT_NOFILE)"
 
 
 @implementer(IReadDescriptor)
@@ -87,8 +90,8 @@ class Acceptor:
         self._reading = False
         self._next: Optional[IDelayedCall] = None
         self._pause: Optional[IDelayedCall] = None
-        self._complained = -math.inf
-        self._failed = -math.inf
+        self._complains = Seldom(reactor)
+        self._tellsFailure = Seldom(reactor)
         self._closed = False
         self.number = number
         self.balance = KERNEL
@@ -213,6 +216,7 @@ class Acceptor:
         """
         Accept what waits, as long as there are workers for it.
         """
+        scarce = openfiles.scarce()
         for _ in range(BURST):
             if not self._mayAccept():
                 self._stopReading()
@@ -227,7 +231,12 @@ class Acceptor:
                     self._rest(str(error))
                     break
                 continue
+            few = skt.fileno() >= scarce
             self._accepted(skt, peer)
+            if few and not self._closed:
+                self._stopReading()
+                self._rest(_FEW)
+                break
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -325,9 +334,7 @@ class Acceptor:
                 raise ValueError(f"it chose {chosen!r}, which is no candidate")
             return intake
         except Exception:
-            now = self._reactor.seconds()
-            if now - self._failed >= _COMPLAIN_EVERY:
-                self._failed = now
+            if self._tellsFailure.due():
                 _log.failure(
                     "The balancer {balance} of {address} fails; workers take turns",
                     balance=self.balance,
@@ -348,12 +355,7 @@ class Acceptor:
             self._allPeeks.discard(peek)
 
         peek = Peek(
-            self._reactor,
-            accepted.socket,
-            self._wanted,
-            self._patience,
-            seen,
-            done,
+            self._reactor, accepted.socket, self._wanted, self._patience, seen, done
         )
         self._peeks.add(peek)
         self._allPeeks.start(peek)
@@ -377,9 +379,7 @@ class Acceptor:
     def _rest(self, why: str) -> None:
         if self._pause is None:
             self._pause = self._reactor.callLater(_PAUSE, self._resume)
-        now = self._reactor.seconds()
-        if now - self._complained >= _COMPLAIN_EVERY:
-            self._complained = now
+        if self._complains.due():
             _log.warn(
                 "No connection can be accepted on {address} at the moment, those that "
                 "come wait in its backlog: {why}",
@@ -389,4 +389,11 @@ class Acceptor:
 
     def _resume(self) -> None:
         self._pause = None
-        self.changed()
+        few = openfiles.areFew(self._socket)
+        members = self._members.values()
+        if few and (self._allPeeks or any(each.unanswered for each in members)):
+            self._rest(_FEW)
+        else:
+            self.changed()
+        if few:
+            self._allPeeks.hurry()

@@ -169,9 +169,15 @@ class Intake:
             self._notice.cancel()
             self._notice = None
 
+    @property
+    def unanswered(self) -> int:
+        """
+        How many it was given and has not answered.
+        """
+        return 0 if self._handover is None else self._handover.unanswered
+
     def _count(self) -> None:
-        unanswered = 0 if self._handover is None else self._handover.unanswered
-        self.candidate.connections = self._served + unanswered
+        self.candidate.connections = self._served + self.unanswered
 
     def _answered(self, token: tuple[Held, int], why: Optional[str]) -> None:
         held, listener = token

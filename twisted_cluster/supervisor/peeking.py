@@ -13,9 +13,12 @@ from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_cluster.supervisor import openfiles
+
 MOST: Final = 1024
 """
-The most connections whose first bytes are waited for.
+The most connections whose first bytes are waited for; a quarter of the files that
+this process may have open, if that is less.
 """
 
 _AGAIN: Final = 0.01
@@ -172,6 +175,9 @@ class Peeks:
     def __init__(self) -> None:
         self._peeks: dict[Peek, None] = {}
 
+    def __len__(self) -> int:
+        return len(self._peeks)
+
     def start(self, peek: Peek) -> None:
         """
         Look at another, which L{discard} is told of when it is over.  When that is
@@ -179,13 +185,24 @@ class Peeks:
         """
         self._peeks[peek] = None
         peek.start()
-        while len(self._peeks) > MOST:
-            oldest = next(iter(self._peeks))
-            self.discard(oldest)
-            oldest.settle()
+        while len(self._peeks) > min(MOST, openfiles.limit() // 4):
+            self._settle()
+
+    def hurry(self) -> None:
+        """
+        Have the older half wait no more.
+        """
+        for _ in range((len(self._peeks) + 1) // 2):
+            if self._peeks:
+                self._settle()
 
     def discard(self, peek: Peek) -> None:
         """
         One is over.
         """
         self._peeks.pop(peek, None)
+
+    def _settle(self) -> None:
+        oldest = next(iter(self._peeks))
+        self.discard(oldest)
+        oldest.settle()
