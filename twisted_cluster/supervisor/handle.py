@@ -27,7 +27,7 @@ from twisted_cluster.supervisor.death import Death, Exit, Failing, explain
 from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.supervisor.owner import Owner
 from twisted_cluster.supervisor.process import ClusterReactor, WorkerProcess
-from twisted_cluster.supervisor.procfs import isStopped
+from twisted_cluster.supervisor.procfs import isStopped, whyHangs
 from twisted_cluster.supervisor.pulse import Pulse
 from twisted_cluster.supervisor.timers import Timers
 from twisted_cluster.supervisor.workerlog import WorkerLog
@@ -268,6 +268,7 @@ class WorkerHandle(Correspondent):
             unasked=not life.asked and self.failing is None,
             wasReady=life.wasReady,
             lastLines=self._output.lastLines,
+            whoKilled=self._owner.whoKilled,
         )
         self._owner.workerDied(
             self,
@@ -374,12 +375,14 @@ class WorkerHandle(Correspondent):
         self._timers.later(seconds, lambda: self._hear(happens))
 
     def _showStacks(self, what: str, why: str, stopped: bool) -> None:
+        hindrance = "" if self.pid is None else whyHangs(self.pid)
+        stacks = "" if stopped else "its Python stacks follow"
         _log.error(
             "worker {id} (pid {pid}) {what}; {how}",
             id=self.id,
             pid=self.pid,
             what=what,
-            how="it is stopped (SIGSTOP)" if stopped else "its Python stacks follow",
+            how="; ".join(filter(None, (hindrance, stacks))),
         )
         if not stopped:
             self._process.signal(STACKS_SIGNAL)
