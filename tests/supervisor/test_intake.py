@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockethelpers import Events, descriptors
-from twisted_cluster.ipc.clients import ENDED, LISTENER
+from twisted_cluster.ipc.clients import ENDED, LISTENER, UNREAD
 from twisted_cluster.sockets.wire.frames import Arrival, encodeNote
 from twisted_cluster.sockets.wire.handover import Handover
 from twisted_cluster.supervisor import intake as intakes
@@ -319,6 +319,33 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(answers, ["2 is full"])
         self.assertTrue(self.intake._handover)
         client.close()
+
+    def test_movesMuch(self) -> None:
+        """
+        As much may come along as a worker reads at once.
+        """
+        moved: list[bytes] = []
+
+        def moves(listener: int, skt: socket.socket, unread: bytes) -> None:
+            skt.close()
+            moved.append(unread)
+
+        self.intake.refuses = lambda listener: None
+        self.intake.moves = moves
+        much = b"x" * UNREAD
+        answers, _ = self.move(LISTENER.pack(SSH) + much)
+        self.assertEqual((answers, moved), ([None], [much]))
+
+    def test_movesTooMuch(self) -> None:
+        """
+        A worker that announces more loses its channel at once: the watcher does not
+        collect it.
+        """
+        self.intake.begin()
+        answers, client = self.move(LISTENER.pack(SSH) + b"x" * (UNREAD + 1))
+        self.assertEqual(answers, [])
+        self.assertEqual(client.recv(1), b"")
+        self.assertFalse(self.intake.takes(HTTP))
 
     def test_movesNonsense(self) -> None:
         """

@@ -26,9 +26,8 @@ from twisted.python.failure import Failure
 from tests.integration.clients import makeCertificate
 from tests.sockethelpers import room
 from tests.worker.receiving import NUMBER, Echo, IncomingTestCase
-from twisted_cluster.errors import MessageTooLarge, NotTransferable, TransferFailed
-from twisted_cluster.ipc.clients import ENDED, LISTENER
-from twisted_cluster.sockets.wire.frames import LARGEST
+from twisted_cluster.errors import NotTransferable, TransferFailed
+from twisted_cluster.ipc.clients import ENDED, LISTENER, UNREAD
 
 LINGER = struct.pack("ii", 1, 0)
 NOT_THERE = "the worker did not take it: it does not listen there"
@@ -1013,8 +1012,7 @@ class SendBackTests(IncomingTestCase):
         """
         self.attach()
         port = self.tcp()
-        much = b"x" * (LARGEST + 1)
-        self.assertRaises(MessageTooLarge, self.sendBack, port, much)
+        self.failureResultOf(self.sendBack(port, b"x" * (UNREAD + 1)), TransferFailed)
         self.assertUntouched()
 
     def test_before(self) -> None:

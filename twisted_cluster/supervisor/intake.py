@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from twisted_cluster.errors import FrameIncomplete, ProtocolError
 from twisted_cluster.interfaces import Candidate
-from twisted_cluster.ipc.clients import ENDED, LISTENER
+from twisted_cluster.ipc.clients import ENDED, LARGEST, LISTENER
 from twisted_cluster.sockets.wire.handover import Handover
 
 _log = Logger("twisted_cluster")
@@ -103,7 +103,7 @@ class Intake:
 
         @param skt: a connected UNIX socket, which it owns from now on.
         """
-        handover = self._handover = Handover(self._reactor, skt)
+        handover = self._handover = Handover(self._reactor, skt, LARGEST)
         handover.answered = self._answered
         handover.noted = self._noted
         handover.lost = self._lost

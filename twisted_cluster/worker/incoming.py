@@ -25,7 +25,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import NotTransferable, ProtocolError, TransferFailed
-from twisted_cluster.ipc.clients import ENDED, LISTENER
+from twisted_cluster.ipc.clients import ENDED, LARGEST, LISTENER, UNREAD
 from twisted_cluster.sockets.clients.attach import Unread
 from twisted_cluster.sockets.wire.blocking import identify, isStill
 from twisted_cluster.sockets.wire.frames import Arrival
@@ -140,7 +140,8 @@ class Incoming:
         self._handover = handover = Handover(
             reactor,
             self._socket,
-            transport=partial(_Transport, identity=self._identity),
+            LARGEST,
+            partial(_Transport, identity=self._identity),
         )
         handover.arrived = self._arrived
         handover.answered = self._answered
@@ -158,7 +159,8 @@ class Incoming:
         @param unread: what was read from it and belongs to the next protocol.
         @return: a Deferred that fires when the watcher has it.  It fails with
             L{NotTransferable}, when no connections of this port can be handed over;
-            and with L{TransferFailed}, when the watcher does not take it.
+            and with L{TransferFailed}, when the watcher does not take it, or more
+            than L{UNREAD} bytes were read.
         """
         numbers = [
             number
@@ -169,6 +171,8 @@ class Incoming:
             return fail(NotTransferable(f"{port} is not on a socket of the cluster"))
         if self._handover is None:
             return fail(TransferFailed("the channel to the watcher is closed"))
+        if len(unread) > UNREAD:
+            return fail(TransferFailed(f"{len(unread)} bytes of it, over {UNREAD}"))
         outcome: Deferred[None] = Deferred()
         self._handover.send(descriptor, LISTENER.pack(numbers[0]) + unread, outcome)
         return outcome
