@@ -481,8 +481,23 @@ class StormTestCase(FaultTestCase):
         """
         How many connections the watcher believes that each worker has, ordered by id.
         """
+        return [each.candidate.connections for each in self.intakes(watcher)]
+
+    async def passedOver(self, watcher: ClusterWatcher, place: int) -> None:
+        """
+        Wait until a worker does not keep up.
+
+        @param place: which one it is, ordered by id.
+        """
+        intake = self.intakes(watcher)[place]
+        await until(lambda: not intake.takes(0), what="a worker that is passed over")
+
+    def intakes(self, watcher: ClusterWatcher) -> list[Intake]:
+        """
+        The workers as the watcher sees them, ordered by id.
+        """
         intakes = watcher._listeners._distributor._intakes
-        return [intakes[each].candidate.connections for each in sorted(intakes)]
+        return [intakes[each] for each in sorted(intakes)]
 
 
 def _noted(path: Path) -> dict[str, list[int]]:

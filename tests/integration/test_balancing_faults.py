@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from tests.integration.balancing import TCP, TOKENS, StormTestCase, shares
+from tests.integration.balancing import TCP, TOKENS, Account, StormTestCase, shares
 from tests.integration.faults import FILLING, childrenOf, descriptorsOf, portOf
 from tests.integration.support import openDescriptors, until
 from twisted_cluster.supervisor.intake import WINDOW
@@ -81,6 +81,26 @@ class StandingStill(StormTestCase):
     Workers that do not take what they were handed.
     """
 
+    async def _othersOver(
+        self, watcher: ClusterWatcher, calls: list[Account], most: int = WINDOW
+    ) -> list[Account]:
+        """
+        Wait until the first of two workers is passed over, and all that it was not
+        handed are answered.
+
+        @param most: how many it may have been handed.
+        @return: those, one at least.
+        """
+        await self.passedOver(watcher, 0)
+        held = self.intakes(watcher)[0]
+        await until(
+            lambda: sum(call.over for call in calls) == len(calls) - held.unanswered
+        )
+        waiting = [call for call in calls if not call.over]
+        self.assertEqual(len(waiting), held.unanswered)
+        self.assertIn(len(waiting), range(1, most + 1))
+        return waiting
+
     async def test_stopped(self) -> None:
         """
         A worker that is stopped by SIGSTOP is handed few connections and then
@@ -92,16 +112,35 @@ class StandingStill(StormTestCase):
         [victim, other] = await self.full(watcher)
         os.kill(victim, signal.SIGSTOP)
         calls = self.storm.calls(port, 200)
-        await until(lambda: sum(call.over for call in calls) >= 200 - WINDOW)
-        waiting = [call for call in calls if not call.over]
-        self.assertEqual(len(waiting), WINDOW)
+        waiting = await self._othersOver(watcher, calls)
         self.assertEqual({call.pid for call in calls if call.over}, {other})
         await self.storm.over(self.storm.calls(port, 50), 3)
         self.assertFalse(any(call.over for call in waiting))
         self.assertIn(other, await self.replaced(watcher, victim))
         await self.storm.end()
         self.assertEqual(self.storm.check(self, {}), [])
-        self.assertEqual(self.storm.returned, WINDOW)
+        self.assertEqual(self.storm.returned, len(waiting))
+
+    async def test_stoppedWhileQuiet(self) -> None:
+        """
+        When connections come one by one, a single one waits for such a worker.
+        """
+        watcher = await self.tokens(2)
+        port = portOf(watcher)
+        [victim, other] = await self.full(watcher)
+        os.kill(victim, signal.SIGSTOP)
+        calls = self.storm.calls(port, 2)
+        await self.passedOver(watcher, 0)
+        for _ in range(50):
+            calls.append(self.storm.call(port))
+            await self.storm.over(calls[-1:])
+        await self._othersOver(watcher, calls, 1)
+        self.assertEqual({call.pid for call in calls if call.over}, {other})
+        os.kill(victim, signal.SIGKILL)
+        self.assertIn(other, await self.replaced(watcher, victim))
+        await self.storm.end()
+        self.assertEqual(self.storm.check(self, {}), [])
+        self.assertEqual(self.storm.returned, 1)
 
     async def test_blocked(self) -> None:
         """
@@ -113,13 +152,12 @@ class StandingStill(StormTestCase):
         [victim, other] = await self.full(watcher)
         await watcher.workers[0].request("soon(standStill, 4)")
         await self.logged.waitFor("it stands still")
-        calls = self.storm.calls(port, 200)
-        await until(lambda: sum(call.over for call in calls) >= 200 - WINDOW)
+        waiting = await self._othersOver(watcher, self.storm.calls(port, 200))
         await self.storm.over(self.storm.calls(port, 50), 3)
         await self.storm.end()
         self.assertEqual(self.storm.check(self, {}), [])
         answered = shares(call.pid for call in self.storm.accounts)
-        self.assertEqual(answered[victim], WINDOW)
+        self.assertEqual(answered[victim], len(waiting))
         self.assertEqual(set(answered), {victim, other})
         await until(lambda: sum(self.connections(watcher)) == 0)
         calls = self.storm.calls(port, 40)
@@ -138,8 +176,11 @@ class StandingStill(StormTestCase):
             os.kill(pid, signal.SIGSTOP)
         before = len(openDescriptors())
         calls = self.storm.calls(port, 300)
-        await until(lambda: backlogOf(port) == 300 - 2 * WINDOW)
-        self.assertEqual(sum(self.connections(watcher)), 2 * WINDOW)
+        for place in (0, 1):
+            await self.passedOver(watcher, place)
+        await until(lambda: backlogOf(port) + sum(self.connections(watcher)) == 300)
+        for count in self.connections(watcher):
+            self.assertIn(count, range(1, WINDOW + 1))
         self.assertLessEqual(len(openDescriptors()) - before, 300 + 2 * WINDOW)
         self.assertFalse(any(call.over for call in calls))
         for pid in pids:

@@ -182,6 +182,76 @@ class IntakeTests(SynchronousTestCase):
         self.give()
         self.assertChanges(False, changes)
 
+    def test_late(self) -> None:
+        """
+        Neither does one that leaves a single one unanswered for long, until it
+        answers all that are as old.
+        """
+        self.intake.begin()
+        self.give()
+        self.reactor.elapse(0.06, 0.01)
+        self.give()
+        changes = self.changes
+        self.reactor.elapse(0.03, 0.01)
+        self.assertTrue(self.intake.takes(HTTP))
+        self.reactor.elapse(0.02, 0.01)
+        self.assertChanges(False, changes)
+        self.reactor.elapse(1.0)
+        changes = self.changes
+        self.take(1)
+        self.assertFalse(self.intake.takes(HTTP))
+        self.take(1)
+        self.assertChanges(True, changes)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_lateAgain(self) -> None:
+        """
+        What is given after that may be late itself.
+        """
+        self.intake.begin()
+        self.give()
+        self.reactor.elapse(0.08, 0.01)
+        self.give()
+        self.take(1)
+        self.reactor.elapse(0.08, 0.01)
+        self.assertTrue(self.intake.takes(HTTP))
+        changes = self.changes
+        self.reactor.elapse(0.03, 0.01)
+        self.assertChanges(False, changes)
+        self.take(1)
+        changes = self.changes
+        self.give()
+        self.reactor.elapse(0.2, 0.01)
+        self.assertChanges(False, changes)
+
+    def test_lateWithinMany(self) -> None:
+        """
+        One that was full and has answered some may yet be late with others.
+        """
+        self.intake.begin()
+        self.give(WINDOW - 1)
+        self.reactor.elapse(0.05, 0.01)
+        self.give()
+        self.take(WINDOW - 1)
+        self.assertTrue(self.intake.takes(HTTP))
+        self.reactor.elapse(0.2, 0.01)
+        self.assertFalse(self.intake.takes(HTTP))
+
+    def test_oneTimer(self) -> None:
+        """
+        However many it is given, one delayed call watches over them, and none when
+        it has nothing.
+        """
+        self.intake.begin()
+        for _ in range(20):
+            self.give(3)
+            self.take()
+            self.assertLessEqual(len(self.reactor.getDelayedCalls()), 1)
+            self.reactor.elapse(0.02, 0.01)
+        self.assertTrue(self.intake.takes(HTTP))
+        self.reactor.elapse(0.2)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_refused(self) -> None:
         """
         One that gives a connection back gets none of that address for a second;
@@ -212,6 +282,7 @@ class IntakeTests(SynchronousTestCase):
         self.refuse(1)
         self.assertEqual(self.ended, [("returned", each) for each in given])
         self.assertEqual(len(self.events), 1)
+        self.reactor.elapse(0.2)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
     def test_refusedByLeaving(self) -> None:

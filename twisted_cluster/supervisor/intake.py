@@ -5,7 +5,7 @@ whether it keeps up.
 The rules:
 
   1. A worker takes connections while it serves, and has not left too many
-     unanswered.
+     unanswered, nor one for too long.
   2. One that gives a connection back is passed over for a while, for the address
      of that connection: its port is paused there, or it has too many open files.
   3. What it was given and has not taken is given back in the end, each once, and
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Optional
 from typing import Protocol as Shape
@@ -37,6 +38,12 @@ WINDOW: Final = 32
 """
 How many connections a worker may have that it has not taken yet, before it
 counts as one that does not keep up.
+"""
+
+LATE: Final = 0.1
+"""
+Seconds after which a worker that has not taken one counts as such, too: it is
+stopped, or its reactor stands still.
 """
 
 _REST: Final = 1.0
@@ -89,7 +96,9 @@ class Intake:
         self._rests: dict[int, IDelayedCall] = {}
         self._reason: Optional[Failure] = None
         self._notice: Optional[IDelayedCall] = None
-        self._full = False
+        self._given: deque[float] = deque()
+        self._look: Optional[IDelayedCall] = None
+        self._behind = False
         self._served = 0
         self.candidate = Candidate(worker, slot)
         self.ready = False
@@ -133,7 +142,7 @@ class Intake:
         """
         return (
             self.ready
-            and not self._full
+            and not self._behind
             and listener not in self._rests
             and self._handover is not None
         )
@@ -150,10 +159,13 @@ class Intake:
         assert handover is not None
         data = LISTENER.pack(listener) + held.unread
         handover.send(held.socket.fileno(), data, (held, listener))
+        self._given.append(self._reactor.seconds())
         self._count()
         if handover.unanswered >= WINDOW:
-            self._full = True
+            self._behind = True
             self.changed()
+        elif self._look is None:
+            self._look = self._reactor.callLater(LATE, self._looks)
 
     def close(self) -> None:
         """
@@ -163,6 +175,7 @@ class Intake:
         for rest in self._rests.values():
             rest.cancel()
         self._rests.clear()
+        self._lookNoMore()
         if self._handover is not None:
             self._handover.abort()
         if self._notice is not None:
@@ -181,9 +194,11 @@ class Intake:
 
     def _answered(self, token: tuple[Held, int], why: Optional[str]) -> None:
         held, listener = token
-        if self._full:
-            self._full = False
+        self._given.popleft()
+        if self._behind and not self._isBehind():
+            self._behind = False
             self.changed()
+            self._lookAgain()
         if why is None:
             self._served += 1
             held.taken()
@@ -200,6 +215,33 @@ class Intake:
             )
             self.changed()
         held.returned()
+
+    def _isBehind(self) -> bool:
+        given = self._given
+        if len(given) >= WINDOW:
+            return True
+        return bool(given) and self._reactor.seconds() >= given[0] + LATE
+
+    def _looks(self) -> None:
+        """
+        See whether the oldest was taken.  It is looked once in a while, and not
+        for each connection.
+        """
+        self._look = None
+        if not self._behind and self._isBehind():
+            self._behind = True
+            self.changed()
+        self._lookAgain()
+
+    def _lookAgain(self) -> None:
+        if self._given and not self._behind and self._look is None:
+            left = self._given[0] + LATE - self._reactor.seconds()
+            self._look = self._reactor.callLater(left, self._looks)
+
+    def _lookNoMore(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _rested(self, listener: int) -> None:
         del self._rests[listener]
@@ -231,6 +273,8 @@ class Intake:
 
     def _lost(self, reason: Failure, unanswered: list[tuple[Held, int]]) -> None:
         self._handover = None
+        self._given.clear()
+        self._lookNoMore()
         self._count()
         self._reason = reason
         self._tellSoon()
