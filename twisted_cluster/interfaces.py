@@ -179,8 +179,8 @@ class Candidate:
 
 class IBalancer(Interface):
     """
-    Decides which worker gets a connection.  It runs in the watcher, once for
-    each connection: it must not block.
+    Decides which worker gets a connection.  It runs in the watcher, for each
+    connection at least once: it must not block.
 
     One object serves one listening address.  C{--balance} and C{balance=} name
     what makes it: a class or a function without arguments.
@@ -200,6 +200,11 @@ class IBalancer(Interface):
     ) -> Optional[Candidate]:
         """
         Choose a worker.
+
+        That is asked once for most connections.  It is asked again about one when
+        more of its first bytes may have come, and when the worker that was chosen
+        did not take it, or leaves and lets another have it.  So to count questions
+        is not to count connections.
 
         @param candidates: one or more, ordered by id: the workers that listen
             on the address and keep up.  The sequence is the caller's, and valid

@@ -650,8 +650,8 @@ class BalancerTests(AcceptorTestCase):
 
     def test_asked(self) -> None:
         """
-        It is asked once for each connection: which address, which client, and
-        those who can have it, by id.
+        It is asked once for each connection that the chosen worker takes: which
+        address, which client, and those who can have it, by id.
         """
         balancer = self.told()
         seen: list[list[int]] = []

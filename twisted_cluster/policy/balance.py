@@ -3,8 +3,9 @@ Decides which worker gets the next connection.
 
 The rules:
 
-  1. A balancer sees one address's connections and nothing else, and is asked
-     once for each; it remembers at most whom it chose last.
+  1. A balancer sees one address's connections and nothing else; it remembers at
+     most whom it chose last.  About a connection that its worker did not take, or
+     that moves since its worker leaves, it is asked as about any other.
   2. Candidates come and go between any two questions: workers die, are replaced,
      or do not keep up for a while.  Whoever is there is treated alike.
   3. What tells clients apart is the same in every process and after every
