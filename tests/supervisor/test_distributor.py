@@ -295,7 +295,7 @@ class DistributorTests(DistributorTestCase):
 
     def test_changed(self) -> None:
         """
-        The last that asks otherwise decides for all, and the log says so.
+        A newer worker that asks otherwise decides for all, and the log says so.
         """
         self.start(1, 2)
         bound = self.bind()
@@ -309,6 +309,45 @@ class DistributorTests(DistributorTestCase):
         )
         self.join(1, bound, "sticky")
         self.assertEqual(len(self.events), 2)
+
+    def test_changedByOld(self) -> None:
+        """
+        An older one that asks late, or anew, changes nothing; not even whose turn
+        it is.
+        """
+        self.distributor = self.make(OWN)
+        self.start(1, 2)
+        bound = self.bind()
+        self.join(2, bound, "")
+        made = Own.made
+        for _ in range(3):
+            self.join(1, bound, "sticky")
+            self.connect(bound)
+            self.join(2, bound, "")
+        self.connect(bound)
+        self.assertEqual((Own.made, len(self.events)), (made, 1))
+        self.assertEqual(self.shares, {1: 2, 2: 2})
+        self.distributor.closes(bound.address)
+
+    def test_changedBack(self) -> None:
+        """
+        When the newer one is gone or listens no more, as one of new code that does
+        not work, the others have their way again.
+        """
+        self.start(1, 2, 3, 4)
+        bound = self.bind()
+        for worker, balance in ((1, ""), (2, "sticky"), (3, "least-connections")):
+            self.join(worker, bound, balance)
+        self.join(4, bound, KERNEL)
+        self.distributor.workerGone(3)
+        self.distributor.leaves(2, bound.address)
+        self.distributor.leaves(2, bound.address)
+        # When nobody is left, it stays.
+        self.distributor.leaves(1, bound.address)
+        self.join(1, bound, "round-robin")
+        ways = [text.split()[-1] for text in self.events.texts]
+        order = ["round-robin", "sticky", "least-connections", "sticky", "round-robin"]
+        self.assertEqual(ways, order)
 
     def test_leaves(self) -> None:
         """

@@ -2,7 +2,9 @@
 Knows which addresses the watcher accepts for, and which workers it accepts for.
 
 In the mode C{kernel} the workers accept by themselves, and get from here only what
-was accepted for others that are gone.
+was accepted for others that are gone.  Where workers that listen on one address ask
+for several ways of balancing, the newest of them decides, whenever it asked: it has
+the program that is to stay.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Distributor:
         self._intakes: dict[int, Intake] = {}
         self._acceptors: dict[Address, Acceptor] = {}
         self._sockets: dict[Address, Identity] = {}
+        self._asked: dict[Address, dict[int, str]] = {}
         self._peeks = Peeks()
         self._count = 0
 
@@ -98,18 +101,16 @@ class Distributor:
             )
             self._count += 1
             self._sockets[address] = identity
-        accepts = balance == KERNEL
-        if not accepts and acceptor.balance != balance:
-            # Workers that do not accept by themselves may yet be there when others do.
-            acceptor.change(balance, self._make(balance, address))
-            _log.info(
-                "The watcher accepts on {address} and balances by {balance}",
-                address=str(address),
-                balance=balance,
-            )
+            self._asked[address] = {}
         if self._sockets[address] != identity:
             acceptor.replace(bound.socket)
             self._sockets[address] = identity
+        accepts = balance == KERNEL
+        asked = self._asked[address]
+        asked.pop(worker, None)
+        if not accepts:
+            asked[worker] = balance
+        self._decide(address)
         acceptor.join(intake, accepts)
         return acceptor.number, accepts
 
@@ -119,13 +120,14 @@ class Distributor:
         """
         acceptor = self._acceptors.get(address)
         if acceptor is not None:
-            acceptor.leave(worker)
+            self._leaves(worker, address, acceptor)
 
     def closes(self, address: Address) -> None:
         """
         Nobody listens any more: accept no more.
         """
         self._sockets.pop(address, None)
+        self._asked.pop(address, None)
         acceptor: Optional[Acceptor] = self._acceptors.pop(address, None)
         if acceptor is not None:
             acceptor.close()
@@ -148,11 +150,32 @@ class Distributor:
         """
         A worker is dead: what it had not taken goes to others.
         """
-        for acceptor in self._acceptors.values():
-            acceptor.leave(worker)
+        for address, acceptor in self._acceptors.items():
+            self._leaves(worker, address, acceptor)
         intake = self._intakes.pop(worker, None)
         if intake is not None:
             intake.close()
+
+    def _leaves(self, worker: int, address: Address, acceptor: Acceptor) -> None:
+        acceptor.leave(worker)
+        if self._asked[address].pop(worker, None) is not None:
+            self._decide(address)
+
+    def _decide(self, address: Address) -> None:
+        """
+        Balance as the newest worker asks.  Those that accept by themselves do not
+        ask: others may yet be there.  When nobody asks, all stays as it is.
+        """
+        asked = self._asked[address]
+        acceptor = self._acceptors[address]
+        balance = asked[max(asked)] if asked else acceptor.balance
+        if acceptor.balance != balance:
+            acceptor.change(balance, self._make(balance, address))
+            _log.info(
+                "The watcher accepts on {address} and balances by {balance}",
+                address=str(address),
+                balance=balance,
+            )
 
     def _refuses(self, number: int) -> Optional[str]:
         acceptor = self._numbered(number)
