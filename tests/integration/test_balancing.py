@@ -4,6 +4,7 @@ Who gets the next connection, when it is the watcher that accepts.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -24,12 +25,25 @@ from tests.integration.balancing import (
 )
 from tests.integration.clients import makeCertificate, readAll, toTCP
 from tests.integration.faults import FaultTestCase, portOf
-from tests.integration.support import reactor, until
+from tests.integration.support import DEADLINE, reactor, until
 from tests.integration.workers import inThread
 from twisted_cluster.watcher import ClusterWatcher
 
 TCP = "tcp:0:interface=127.0.0.1"
 SOURCES = [f"127.0.3.{number}" for number in range(1, 25)]
+
+
+def _greeted(port: int, count: int) -> list[int]:
+    """
+    Connect, be greeted and leave, one time after the other, in a blocking way.
+
+    @return: the pids.
+    """
+    found = []
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+            found.append(int(json.loads(client.makefile().readline())["pid"]))
+    return found
 
 
 class BalancingTestCase(FaultTestCase):
@@ -84,6 +98,19 @@ class RoundRobin(BalancingTestCase):
         """
         watcher = await self.greeters(3, balance="round-robin")
         await self.checkTurns(watcher, portOf(watcher), 10)
+
+    async def test_thousand(self) -> None:
+        """
+        Of a thousand short connections, no two of 2, 4 or 8 workers get numbers that
+        differ by more than one.
+        """
+        watcher = await self.greeters(2, balance="round-robin")
+        port = portOf(watcher)
+        for workers in (2, 4, 8):
+            await watcher.scale(workers).addTimeout(60, reactor)
+            found = shares(await inThread(_greeted, port, 1003))
+            self.assertEqual(set(found), set(self.pids(watcher)))
+            self.assertLessEqual(max(found.values()) - min(found.values()), 1, found)
 
     async def test_atOnce(self) -> None:
         """
