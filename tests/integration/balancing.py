@@ -227,6 +227,7 @@ class Account:
 
     @ivar peer: the address that it came from, which is nobody else's.
     @ivar error: why it has no answer.
+    @ivar killed: the storm's C{killed} when it was over.
     """
 
     token: str
@@ -234,6 +235,15 @@ class Account:
     answer: bytes = b""
     error: str = ""
     over: bool = False
+    killed: int = 0
+
+    def ends(self, reason: Failure, killed: int, what: str = "") -> None:
+        """
+        It is over.
+        """
+        self.error = what + reason.getErrorMessage()
+        self.killed = killed
+        self.over = True
 
     @property
     def pid(self) -> int:
@@ -247,7 +257,8 @@ class Account:
 
 
 class _Client(Protocol):
-    def __init__(self, account: Account) -> None:
+    def __init__(self, storm: Storm, account: Account) -> None:
+        self.storm = storm
         self.account = account
 
     def connectionMade(self) -> None:
@@ -258,22 +269,21 @@ class _Client(Protocol):
         self.account.answer += data
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008 - as Twisted has it
-        self.account.error = reason.getErrorMessage()
-        self.account.over = True
+        self.account.ends(reason, self.storm.killed)
 
 
 class _Clients(ClientFactory):
     noisy = False
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, storm: Storm, account: Account) -> None:
+        self.storm = storm
         self.account = account
 
     def buildProtocol(self, addr: Optional[IAddress]) -> _Client:
-        return _Client(self.account)
+        return _Client(self.storm, self.account)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.account.error = f"no connection: {reason.getErrorMessage()}"
-        self.account.over = True
+        self.account.ends(reason, self.storm.killed, "no connection: ")
 
 
 class Storm:
@@ -283,6 +293,7 @@ class Storm:
 
     @ivar taken: which workers took the connection from an address.
     @ivar returned: how many connections came back to the watcher.
+    @ivar killed: the worker that the test killed last, which it says before.
     """
 
     def __init__(self, test: Any, directory: Path) -> None:
@@ -292,6 +303,7 @@ class Storm:
         self.accounts: list[Account] = []
         self.taken: dict[str, list[int]] = {}
         self.returned = 0
+        self.killed = 0
         self.made = directory / "made.log"
         self.served = directory / "served.log"
         self.made.touch()
@@ -327,7 +339,7 @@ class Storm:
         peer = f"127.1.{number // 250 + 1}.{number % 250 + 1}"
         account = Account(f"token{number}", peer)
         self.accounts.append(account)
-        reactor.connectTCP("127.0.0.1", port, _Clients(account), 60, (peer, 0))
+        reactor.connectTCP("127.0.0.1", port, _Clients(self, account), 60, (peer, 0))
         return account
 
     def calls(self, port: int, count: int) -> list[Account]:

@@ -44,11 +44,16 @@ class Kills(StormTestCase):
             if time % 2:
                 os.kill(victim.pid, signal.SIGSTOP)
                 await self.storm.more(40)
+            self.storm.killed = victim.id
             os.kill(victim.pid, signal.SIGKILL)
             await self.replaced(watcher, victim.pid, 60)
         await self.storm.end()
         failures = self.storm.check(self, gone)
         made = self.storm.pidsThatMade()
+        for each in failures:
+            pid = gone.get(each.killed)
+            self.assertEqual(self.storm.taken.get(each.peer), [each.killed], each)
+            self.assertEqual(made.get(each.peer, [pid]), [pid], each)
         print(
             f"{len(self.storm.accounts)} connections in {self.storm.seconds:.1f} s, "
             f"{self.storm.returned} came back, {len(failures)} failed, of which "
@@ -61,7 +66,8 @@ class Kills(StormTestCase):
     async def test_three(self) -> None:
         """
         When workers are killed at 500 connections per second, only connections fail
-        that a killed worker had taken; every other is answered exactly once.
+        that the worker which was killed at that moment had taken; every other is
+        answered exactly once.
         """
         await self._kill(4, 500)
 
