@@ -269,7 +269,8 @@ async def balance(
     """
     The shares of the workers, in each mode, with each number of them.  The
     shares of short connections are those of all rounds together, of which five
-    make 10,000 steady ones; of long ones, those of a round in the middle.
+    make 10,000 steady ones; of long ones, those of a round in the middle.  The
+    difference is that between the busiest and the least busy, in connections.
     """
     rows: list[Sequence[str]] = []
     figures: list[dict[str, Any]] = []
@@ -287,12 +288,13 @@ async def balance(
                         f"{figure['idlest'] * 100:.2f} %",
                         f"{figure['busiest'] * workers:.2f}",
                         f"{figure['idlest'] * workers:.2f}",
+                        f"{figure['difference']:,.0f}",
                         f"{figure['middle'] * 1000:,.2f} ms",
                         f"{figure['worst'] * 1000:,.2f} ms",
                         f"{figure['workers CPU'] * 1e6:,.1f} µs",
                     )
                 )
-    head = ("balance", "busiest", "least busy", "of even", "of even")
+    head = ("balance", "busiest", "least busy", "of even", "of even", "difference")
     return [Table((*head, "median", "99 %", "CPU workers"), rows, figures)]
 
 
@@ -323,18 +325,23 @@ def _share(
     if TRAFFIC[name].get("hold"):
         busiest = statistics.median(each.shares[0] for each in runs)
         idlest = statistics.median(each.shares[1] for each in runs)
+        difference = statistics.median(
+            max(each.answers) - min(each.answers) for each in runs
+        )
     else:
         total: Counter[int] = Counter()
         for each in runs:
             total.update(dict(enumerate(each.answers)))
         count = sum(each.count for each in runs)
-        busiest, idlest = max(total.values()) / count, min(total.values()) / count
+        most, fewest = max(total.values()), min(total.values())
+        busiest, idlest, difference = most / count, fewest / count, most - fewest
     return {
         "mode": mode,
         "workers": workers,
         "traffic": name,
         "busiest": busiest,
         "idlest": idlest,
+        "difference": difference,
         "middle": statistics.median(each.middle for each in runs),
         "worst": statistics.median(each.worst for each in runs),
         "workers CPU": statistics.median(each.workers / each.count for each in runs),

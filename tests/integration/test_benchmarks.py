@@ -56,6 +56,9 @@ class Benchmarks(ClusterTestCase):
         self.assertGreater(rates["figures"][0]["rate"], 0)
         for figure in shares["figures"]:
             self.assertAlmostEqual(figure["busiest"] + figure["idlest"], 1)
+            [run] = figure["runs"]
+            one, two = run["answers"]
+            self.assertEqual(figure["difference"], abs(one - two))
 
     async def test_transfers(self) -> None:
         """
