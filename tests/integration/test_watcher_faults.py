@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
+from tests.integration.balancing import connect
 from tests.integration.faults import (
     FILLING,
     PUPPET,
@@ -170,6 +172,49 @@ class Killed(CommandFaults):
         again = self.puppetCommand("-w", "1", "--bind", bind)
         await self.portOfCommand(again)
         await self.stop(again)
+
+    async def test_portIsFreeWhileConnectionsEnd(self) -> None:
+        """
+        The next watcher has the port while a worker of the dead one waits for the end
+        of its connection.
+        """
+        command, port, workers = await self.started(2, "--shutdown-timeout=60")
+        client = await connect(port)
+        client.say(b"1")
+        await self.served(port)
+        command.signal(signal.SIGKILL)
+        await command.whenEnded()
+        await until(lambda: sum(map(isAlive, workers)) == 1)
+        await until(lambda: canBind(port))
+        bind = f"tcp:{port}:interface=127.0.0.1"
+        second = self.puppetCommand("-w", "1", "--bind", bind)
+        await self.portOfCommand(second)
+        self.assertEqual(sum(map(isAlive, workers)), 1)
+        await client.hangUp()
+        await self.gone(workers, 10)
+        await self.stop(second)
+
+    async def served(self, port: int) -> None:
+        """
+        Wait until all that has connected before is accepted: a worker that is told
+        to leave accepts what waits.
+        """
+        for _ in range(4):
+            await tell(port, "1")
+
+
+def canBind(port: int) -> bool:
+    """
+    Whether a server could have a port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
 
 
 class Stopped(CommandFaults):

@@ -371,6 +371,8 @@ class Crew:
         Have a worker leave.  If all do, they serve on for a while before that.
         """
         delay = 0.0 if action.others else self._drainDelay
+        if not action.others and not delay:
+            self._listeners.acceptWaiting()
         self._recycler.forget(action.worker)
         if delay > 0:
             stopping = self._listeners.workerStopping

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from twisted.logger import Logger
 
@@ -27,6 +27,9 @@ from twisted_cluster.supervisor.intake import Intake
 from twisted_cluster.supervisor.peeking import Peeks
 
 _log = Logger("twisted_cluster")
+
+_LAST: Final = 16
+"""How many bursts an address may accept when all workers are about to leave."""
 
 
 class Distributor:
@@ -113,6 +116,14 @@ class Distributor:
         self._decide(address)
         acceptor.join(intake, accepts)
         return acceptor.number, accepts
+
+    def acceptWaiting(self) -> None:
+        """
+        All workers are about to leave: accept what waits for them.
+        """
+        for acceptor in self._acceptors.values():
+            for _ in range(_LAST):
+                acceptor.doRead()
 
     def leaves(self, worker: int, address: Address) -> None:
         """

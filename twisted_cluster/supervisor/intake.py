@@ -131,6 +131,8 @@ class Intake:
         """
         The worker leaves: it gets no more.  What it was given, it may still take.
         """
+        if self._handover is not None:
+            self._handover.flush()
         self.ready = False
         self.changed()
 

@@ -294,6 +294,12 @@ class Listeners:
             grace=self._grace,
         )
 
+    def acceptWaiting(self) -> None:
+        """
+        All workers are about to leave: accept what waits for them here.
+        """
+        self._distributor.acceptWaiting()
+
     def refuse(self) -> None:
         """
         Have the kernel refuse connections from now on: nobody would accept them.

@@ -181,9 +181,7 @@ def _installHooks(worker: context.Worker, target: Target) -> None:
     incoming, connections = worker.incoming, worker.connections
     assert incoming is not None and connections is not None
     startup.isService(target.kind in ("plugin", "tac", "callable"))
-    orphanage = Orphanage(
-        settings.watcher, settings.shutdownTimeout, lambda: worker.stop(asked=True)
-    )
+    orphanage = Orphanage(settings.watcher, settings.shutdownTimeout, worker.orphaned)
     orphanage.prepare()
     link.terminated = partial(worker.stop, True)
     link.orphaned = orphanage.orphaned

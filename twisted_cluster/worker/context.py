@@ -74,6 +74,14 @@ class Worker:
         if self.reactor is not None:
             self._leave(delay)
 
+    def orphaned(self) -> None:
+        """
+        The watcher is gone: leave, and free the addresses for another.
+        """
+        self.stop(asked=True)
+        if self.drain is not None and self.reactor is not None:
+            self.drain.closePorts()
+
     def reactorRuns(self, reactor: Any) -> None:
         """
         The reactor runs; if the worker has begun to leave before, not for long.

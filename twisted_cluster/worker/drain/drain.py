@@ -33,6 +33,10 @@ from twisted_cluster.worker.incoming import Incoming
 
 _log = Logger("twisted_cluster")
 
+_BRIEFLY = 0.5
+"""Seconds that idle clients are given at most when no other worker serves: what they
+have asked may be on its way."""
+
 _MOST: Final = 2_000
 """
 How often a port accepts, a few connections at a time, when no other worker serves.
@@ -68,7 +72,7 @@ class Drain:
         Begin; called once, while the reactor runs.
 
         @param others: whether other workers serve on, so that idle connections can
-            move to them.  Otherwise they are closed at once.
+            move to them.  Otherwise they are closed soon.
         @return: a Deferred that fires when no connection is left, or the time is
             over.
         """
@@ -80,7 +84,7 @@ class Drain:
         if others:
             self._move = self._incoming.sendBack
         else:
-            self._idle = 0.0
+            self._idle = min(self._idle, _BRIEFLY)
             self._incoming.takeAll()
         for port in list(self._connections.ports):
             self._close(port, others)
@@ -93,6 +97,22 @@ class Drain:
         self._connections.ended = self._look
         self._look()
         return over
+
+    def closePorts(self) -> None:
+        """
+        Have nothing of the listening sockets left here, so that a new watcher can
+        bind their addresses; called after L{begin}.  Their factories are stopped when
+        the drain is over, since what they have open may be needed by then.
+        """
+        for port in list(self._connections.ports):
+            if port.connected and not port.disconnecting:
+                self._keep(port.factory)
+                port.stopListening()
+
+    def _keep(self, factory: Any) -> None:
+        if self._over is not None:
+            factory.doStart()
+            self._over.addCallback(lambda _: factory.doStop())
 
     def _close(self, port: Any, others: bool) -> None:
         if not port.connected or port.disconnecting:
