@@ -306,7 +306,7 @@ class Channel(StormTestCase):
         await self._meddle(
             "os.write, channel(), frames.encodeTaken(1000)", CLOSED, WINDOW
         )
-        self.assertEqual(self.logged.count("answers to sockets that were never"), 1)
+        self.assertEqual(self.logged.count("answers to what was never sent"), 1)
 
     async def test_wrongNote(self) -> None:
         """
