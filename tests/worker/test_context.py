@@ -268,7 +268,9 @@ class ReactorTests(ContextTestCase):
         self.worker.stop(asked=True)
         self.worker.reactorStops()
         self.end()
-        self.assertEqual(self.told, ["drains, others=False", "takes nothing"])
+        self.assertEqual(
+            self.told, ["drains, others=False", "says that it stops", "takes nothing"]
+        )
 
     def test_stopsDuringDelay(self) -> None:
         """
@@ -278,7 +280,7 @@ class ReactorTests(ContextTestCase):
         self.worker.stop(asked=True, delay=5.0)
         self.worker.reactorStops()
         self.reactor.elapse(6.0)
-        self.assertEqual(self.told, ["takes nothing"])
+        self.assertEqual(self.told, ["says that it stops", "takes nothing"])
 
     def test_neverRan(self) -> None:
         """

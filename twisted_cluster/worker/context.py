@@ -94,9 +94,11 @@ class Worker:
 
     def reactorStops(self) -> None:
         """
-        The reactor shuts down, for whatever reason.
+        The reactor shuts down, for whatever reason: it answers no more.
         """
         self.reactor = None
+        if self.stopping:
+            self.link.stopping()
         self.stop(asked=False)
         if self.incoming is not None:
             self.incoming.stop()
