@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, Optional
 
 from hypothesis import given
@@ -42,6 +43,7 @@ class Pages(Resource):
 
     @ivar waiting: the requests that wait for an answer.
     @ivar seen: the paths that were asked for.
+    @ivar onAsked: called with each request.
     """
 
     isLeaf = True
@@ -50,9 +52,11 @@ class Pages(Resource):
         super().__init__()
         self.waiting: list[Any] = []
         self.seen: list[bytes] = []
+        self.onAsked: Callable[[Any], object] = lambda request: None
 
     def render(self, request: Any) -> Any:
         self.seen.append(request.path)
+        self.onAsked(request)
         if request.path == b"/later":
             self.waiting.append(request)
             return NOT_DONE_YET
@@ -168,6 +172,48 @@ class Idle(HTTP1TestCase):
         served.send(GET + GET)
         self.assertNotIn(CLOSE, served.got())
         self.assertEqual(self.drained(served).moves, [b""])
+
+    def test_seems(self) -> None:
+        """
+        A channel that holds anything of a request, or is ending, only seems idle.
+        """
+        for name, value in (
+            ("_dataBuffer", [b"x"]),
+            ("_requestProducer", object()),
+            ("_transferDecoder", object()),
+            ("_handlingRequest", True),
+            ("line_mode", 0),
+        ):
+            served = self.served()
+            setattr(served.channel, name, value)
+            self.assertEqual(self.drained(served).moves, [], name)
+        served = self.served()
+        served.channel.loseConnection()
+        self.assertEqual(self.drained(served).moves, [])
+
+    def test_duringAnother(self) -> None:
+        """
+        So does one that has come to the end of a request among others it has read.
+        """
+        served = self.served()
+        served.send(LATER[:-2])
+        drains: list[FakeDrain] = []
+
+        def drain(_: object) -> None:
+            if not drains:
+                drains.append(self.drained(served))
+
+        self.pages.onAsked = lambda request: request.notifyFinish().addCallback(drain)
+        served.send(b"\r\n")
+        self.assertEqual(drains, [])
+        self.pages.waiting.pop().finish()
+        self.assertEqual(drains[0].moves, [b""])
+
+        served = self.served()
+        drains.clear()
+        served.send(GET + GET)
+        self.assertEqual(drains[0].moves, [])
+        self.assertEqual(served.got().count(b"200 OK"), 2)
 
     def test_beginning(self) -> None:
         """
@@ -359,6 +405,20 @@ class Immovable(HTTP1TestCase):
         drain = self.drained(served, movable=False)
         served.send(b"\r\n")
         self.clock.pump([1] * 6)
+        self.assertEqual(drain.closes, 1)
+
+    def test_timeAfterAnswer(self) -> None:
+        """
+        A client that got an answer which did not say close gets its time anew.
+        """
+        served = self.served()
+        drain = self.drained(served, movable=False)
+        self.clock.pump([0.5] * 9)
+        served.send(GET + b"\r\n")
+        self.assertNotIn(CLOSE, served.got())
+        self.clock.pump([0.5] * 9)
+        self.assertEqual(drain.closes, 0)
+        self.clock.pump([0.5] * 2)
         self.assertEqual(drain.closes, 1)
 
     def test_failed(self) -> None:
