@@ -28,6 +28,13 @@ class Transport(StringTransport):
     dataBuffer = b""
     offset = 0
 
+    def unregisterProducer(self) -> None:
+        """
+        Let there be no producer; as with real ones, there may be none already.
+        """
+        if self.producer is not None:
+            super().unregisterProducer()
+
 
 @implementer(IDrain)
 class FakeDrain:
