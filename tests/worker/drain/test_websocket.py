@@ -167,6 +167,8 @@ class Open(WebSocketTestCase):
         drain = self.drained(protocol)
         self.assertEqual(self.got(), GOING_AWAY)
         self.assertFalse(self.transport.disconnecting)
+        # Autobahn's own, on the real reactor.
+        self.assertIsNone(protocol.closeHandshakeTimeoutCall)
         protocol.dataReceived(ANSWER)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         lose(self.transport)
@@ -343,6 +345,8 @@ class Opening(WebSocketTestCase):
         self.clock.advance(0)
         self.assertEqual(self.got(), GOING_AWAY)
         self.assertEqual(drain.closes, 0)
+        protocol.dataReceived(ANSWER)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_closingAtTheMoment(self) -> None:
         """
