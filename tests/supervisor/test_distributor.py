@@ -194,6 +194,22 @@ class DistributorTests(DistributorTestCase):
         self.distributor.closes(bound.address)
         self.assertEqual(self.events, [])
 
+    def test_acceptWaiting(self) -> None:
+        """
+        When all workers are about to leave, what waits is accepted for them first.
+        """
+        self.start(1)
+        bound = self.bind()
+        self.join(1, bound, "")
+        self.reactor.settle()
+        for _ in range(3):
+            client = socket.create_connection(bound.socket.getsockname())
+            self.addCleanup(client.close)
+        self.distributor.acceptWaiting()
+        self.distributor.workerStopping(1)
+        self.reactor.settle()
+        self.assertEqual(self.shares, {1: 3})
+
     def test_explicit(self) -> None:
         """
         What a worker asks for goes before the default, both ways.

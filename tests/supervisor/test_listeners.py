@@ -633,6 +633,17 @@ class BalancedTests(SynchronousTestCase):
         self.listeners.intake(1, 0)
         self.assertEqual(self.told(1), (1, True))
 
+    def test_refuse(self) -> None:
+        """
+        When no worker accepts any more, the kernel refuses connections.
+        """
+        self.told(1, "kernel")
+        where = (self.address.host, self.address.port)
+        socket.create_connection(where).close()
+        self.listeners.refuse()
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, where)
+        self.listeners.refuse()
+
     def test_unknown(self) -> None:
         """
         Who asks for a way of balancing that there is not is refused as invalid,
