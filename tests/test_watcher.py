@@ -33,6 +33,7 @@ from twisted_cluster.ipc import commands
 from twisted_cluster.ipc.protocol import ControlProtocol
 from twisted_cluster.ipc.settings import STACKS_SIGNAL
 from twisted_cluster.sockets.wire.transport import UNIXTransport
+from twisted_cluster.supervisor.listeners import Listeners
 from twisted_cluster.testing import DescriptorReactor, PlayedProcess
 from twisted_cluster.watcher import ClusterWatcher
 
@@ -629,6 +630,25 @@ class StopTests(WatcherTestCase):
         workers[1].end(0)
         self.successResultOf(stopped)
         self.successResultOf(over)
+
+    def test_refuses(self) -> None:
+        """
+        When none of the workers accepts any more, connections are refused, not before;
+        one that is dead does not count.
+        """
+        watcher = self.watcher(3)
+        workers = self.becomeReady(1, 2, 3)
+        refused: list[bool] = []
+        self.patch(Listeners, "refuse", lambda _: refused.append(True))
+        workers[0].say(commands.Draining)
+        watcher.stopService()
+        self.reactor.settle()
+        workers[1].say(commands.Draining)
+        self.assertEqual(refused, [])
+        workers[2].end(0)
+        self.assertTrue(refused)
+        for worker in workers[:2]:
+            worker.end(0)
 
     def test_limit(self) -> None:
         """
